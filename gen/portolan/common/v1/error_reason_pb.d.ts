@@ -133,6 +133,34 @@ export enum ErrorReason {
   CONCURRENT_UPDATE = 15,
 
   /**
+   * The body's content type or encoding is not one that the server reads.
+   *
+   * @generated from enum value: ERROR_REASON_UNSUPPORTED_MEDIA_TYPE = 16;
+   */
+  UNSUPPORTED_MEDIA_TYPE = 16,
+
+  /**
+   * REST: there is nothing under this path.
+   *
+   * @generated from enum value: ERROR_REASON_UNKNOWN_PATH = 17;
+   */
+  UNKNOWN_PATH = 17,
+
+  /**
+   * REST: the path exists and does not take this HTTP method; the Allow header names those it takes.
+   *
+   * @generated from enum value: ERROR_REASON_METHOD_NOT_ALLOWED = 18;
+   */
+  METHOD_NOT_ALLOWED = 18,
+
+  /**
+   * A JSON body or a query carries a field that is not in the contract; BadRequest names it.
+   *
+   * @generated from enum value: ERROR_REASON_UNKNOWN_FIELD = 19;
+   */
+  UNKNOWN_FIELD = 19,
+
+  /**
    * The grant type of a token request is not `client_credentials`.
    *
    * @generated from enum value: ERROR_REASON_UNSUPPORTED_GRANT_TYPE = 20;

@@ -1,0 +1,39 @@
+import { randomUUID } from "node:crypto";
+import { type ContextValues, createContextValues } from "@connectrpc/connect";
+import { callInfo } from "#kernel/call.ts";
+import { slotCount } from "#kernel/ticker.ts";
+import type { Request } from "./connect/lane.ts";
+
+/** A step that has no factor in common with the number of slots, so that connections spread evenly. */
+const slotStep = 37;
+
+/** Makes the CallInfo of each request: its id, origin, and the slot of its connection. */
+export function createCallContexts(): (request: Request) => ContextValues {
+  const slots = new WeakMap<object, number>();
+  let connections = 0;
+  const slotOf = (connection: object): number => {
+    let slot = slots.get(connection);
+    if (slot === undefined) {
+      slot = (connections++ * slotStep) % slotCount;
+      slots.set(connection, slot);
+    }
+    return slot;
+  };
+  return (request) => {
+    const connection = "stream" in request ? (request.stream.session ?? request.stream) : request.socket;
+    return createContextValues().set(callInfo, {
+      requestId: requestIdOf(request),
+      remoteAddress: request.socket?.remoteAddress ?? "",
+      slot: slotOf(connection),
+    });
+  };
+}
+
+/** The request id that the client sent, if it is sane, or a new one; asked twice, the same. */
+export function requestIdOf(request: Request): string {
+  const sent = request.headers["x-request-id"];
+  if (typeof sent === "string" && /^[\w.:-]{1,128}$/.test(sent)) return sent;
+  const made = randomUUID();
+  request.headers["x-request-id"] = made;
+  return made;
+}

@@ -1,0 +1,117 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import {
+  endStreamFlag,
+  endStreamFromJson,
+  endStreamToJson,
+  errorFromJsonBytes,
+  errorToJsonBytes,
+} from "@connectrpc/connect/protocol-connect";
+import { findTrailerError, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+import { trailerFlag, trailerParse, trailerSerialize } from "@connectrpc/connect/protocol-grpc-web";
+import { RequestInfoSchema } from "#gen/google/rpc/error_details_pb.js";
+import { callInfo } from "#kernel/call.ts";
+import { reasonOf, toFailure } from "#kernel/errors.ts";
+
+/**
+ * Gives errors that arise before a handler runs (bodies that do not decode, broken frames, sizes,
+ * codings) the same reason and request id as all others. The protocol library puts them on the
+ * wire by itself, so they are read back from the response and written anew.
+ */
+export function explainErrors(handler: UniversalHandler): UniversalHandler {
+  const explained = async (request: Parameters<UniversalHandler>[0]): Promise<UniversalServerResponse> => {
+    const response = await handler(request);
+    const requestId = request.contextValues?.get(callInfo).requestId ?? "";
+    response.header?.set("x-request-id", requestId);
+    const type = response.header?.get("content-type") ?? "";
+    if (response.status !== 200) return explainUnary(response, requestId);
+    if (!response.body) return response;
+    if (type.startsWith("application/grpc-web")) {
+      return {
+        ...response,
+        body: lastFrame(response.body, trailerFlag, (data) => webTrailer(data, requestId)),
+      };
+    }
+    if (type.startsWith("application/connect+")) {
+      return {
+        ...response,
+        body: lastFrame(response.body, endStreamFlag, (data) => endStream(data, requestId)),
+      };
+    }
+    if (type.startsWith("application/grpc") && response.trailer) {
+      const { trailer } = response;
+      return { ...response, body: then(response.body, () => setStatus(trailer, requestId)) };
+    }
+    return response;
+  };
+  return Object.assign(explained, handler);
+}
+
+/** The error with a reason, or undefined if it has one already. */
+function explain(error: ConnectError | undefined, requestId: string): ConnectError | undefined {
+  if (!error || reasonOf(error)) return undefined;
+  const explained = toFailure(error);
+  explained.details.push({ desc: RequestInfoSchema, value: { requestId } });
+  return explained;
+}
+
+function setStatus(trailer: Headers, requestId: string): boolean {
+  const error = explain(findTrailerError(trailer), requestId);
+  if (error) setTrailerStatus(trailer, error);
+  return error !== undefined;
+}
+
+async function explainUnary(response: UniversalServerResponse, requestId: string) {
+  if (!response.body || !response.header?.get("content-type")?.startsWith("application/json"))
+    return response;
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of response.body) chunks.push(chunk);
+  let bytes: Uint8Array = Buffer.concat(chunks);
+  if (!response.header.has("content-encoding")) {
+    const fallback = new ConnectError("", Code.Unknown);
+    const error = explain(errorFromJsonBytes(bytes, undefined, fallback), requestId);
+    if (error) bytes = errorToJsonBytes(error, undefined);
+  }
+  response.header.delete("content-length");
+  return { ...response, body: one(bytes) };
+}
+
+function webTrailer(data: Uint8Array, requestId: string): Uint8Array {
+  const trailer = trailerParse(data);
+  return setStatus(trailer, requestId) ? trailerSerialize(trailer) : data;
+}
+
+function endStream(data: Uint8Array, requestId: string): Uint8Array {
+  const end = endStreamFromJson(data);
+  const error = explain(end.error, requestId);
+  return error ? Buffer.from(JSON.stringify(endStreamToJson(end.metadata, error, undefined))) : data;
+}
+
+/** Rewrites the data of the uncompressed frame with this flag alone. */
+async function* lastFrame(
+  body: AsyncIterable<Uint8Array>,
+  flag: number,
+  rewrite: (data: Uint8Array) => Uint8Array,
+): AsyncIterable<Uint8Array> {
+  for await (const chunk of body) {
+    if (chunk[0] !== flag) {
+      yield chunk;
+      continue;
+    }
+    const data = rewrite(chunk.subarray(5));
+    const frame = Buffer.alloc(5 + data.byteLength);
+    frame[0] = flag;
+    frame.writeUInt32BE(data.byteLength, 1);
+    frame.set(data, 5);
+    yield frame;
+  }
+}
+
+async function* then(body: AsyncIterable<Uint8Array>, done: () => void): AsyncIterable<Uint8Array> {
+  yield* body;
+  done();
+}
+
+async function* one(bytes: Uint8Array): AsyncIterable<Uint8Array> {
+  yield bytes;
+}

@@ -1,0 +1,86 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
+import { Code, type ConnectError, type ContextValues, createConnectRouter } from "@connectrpc/connect";
+import { errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
+import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+import {
+  compressionBrotli,
+  compressionGzip,
+  universalRequestFromNodeRequest,
+  universalResponseToNodeResponse,
+} from "@connectrpc/connect-node";
+import type { Logger } from "pino";
+import type { Endpoint } from "#kernel/endpoint.ts";
+import { fail } from "#kernel/errors.ts";
+import type { Registration } from "#kernel/kernel.ts";
+import { explainErrors } from "./explain.ts";
+
+export type Request = IncomingMessage | Http2ServerRequest;
+export type Response = ServerResponse | Http2ServerResponse;
+
+/** Largest message that is read or written, in bytes. */
+export const maxMessageBytes = 4 * 1024 * 1024;
+
+/** Longest deadline that a client may set, in milliseconds. */
+const maxTimeoutMs = 24 * 60 * 60 * 1000;
+
+/** Services with their endpoints, and such that answer for themselves, past the gate. */
+export interface ConnectLaneOptions {
+  readonly endpoints: readonly Endpoint[];
+  readonly ungated: readonly Registration[];
+  readonly contextValues: (request: Request) => ContextValues;
+  readonly log: Logger;
+}
+
+/**
+ * gRPC, gRPC-Web and Connect by the Connect library.
+ * @returns a function that serves a request and tells whether it was one of these
+ */
+export function createConnectLane({ endpoints, ungated, contextValues, log }: ConnectLaneOptions) {
+  const router = createConnectRouter({
+    acceptCompression: [compressionGzip, compressionBrotli],
+    readMaxBytes: maxMessageBytes,
+    writeMaxBytes: maxMessageBytes,
+    maxTimeoutMs,
+    jsonOptions: { ignoreUnknownFields: false },
+  });
+  for (const { method, invoke } of endpoints) router.rpc(method, invoke as never);
+  for (const { service, handlers } of ungated) router.service(service, handlers as never);
+  const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, explainErrors(handler)]));
+
+  return function serve(request: Request, response: Response): boolean {
+    const path = request.url?.split("?", 1)[0] ?? "";
+    const handler = handlers.get(path);
+    if (!handler) return refuseUnknown(path, request, response);
+    const universal = universalRequestFromNodeRequest(request, response, undefined, contextValues(request));
+    handler(universal)
+      .then((answer) => universalResponseToNodeResponse(answer, response))
+      .catch((err) => {
+        // A client that went away in mid-answer is no news.
+        if (!response.destroyed && !request.destroyed) log.warn({ err, path }, "a response was not finished");
+      });
+    return true;
+  };
+}
+
+/** Answers a call of a method that does not exist in the protocol's own form; false if it is no call. */
+function refuseUnknown(path: string, request: Request, response: Response): boolean {
+  if (!/^\/[\w.]+\/\w+$/.test(path) || !path.includes(".")) return false;
+  const type = request.headers["content-type"] ?? "";
+  const error = fail("UNKNOWN_METHOD", { message: `There is no method ${path.slice(1)}` });
+  request.resume();
+  if (type.startsWith("application/grpc")) {
+    const status = setTrailerStatus(new Headers(), error);
+    const header = { "content-type": type, ...Object.fromEntries(status) };
+    (response as ServerResponse).writeHead(200, header).end();
+    return true;
+  }
+  if (request.method !== "POST" || !/^application\/(json|proto|connect\+)/.test(type)) return false;
+  const status = httpStatusOf(error);
+  (response as ServerResponse)
+    .writeHead(status, { "content-type": "application/json" })
+    .end(errorToJsonBytes(error, undefined));
+  return true;
+}
+
+const httpStatusOf = (error: ConnectError) => (error.code === Code.Unimplemented ? 404 : 500);

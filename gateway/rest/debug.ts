@@ -1,0 +1,14 @@
+import { Host } from "./testdata/host.ts";
+import { serve, exchangeRaw } from "./testdata/server.ts";
+import http from "node:http";
+const host = new Host();
+const s = await serve(host.transcoder({ onDone: (i) => console.log("done", i.status, i.error?.message) }));
+const body = "x".repeat(100_000);
+const first = `POST /v1/voyages HTTP/1.1\r\nhost: h\r\ncontent-type: text/x\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
+const second = "GET /v1/voyages/1 HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+console.log(JSON.stringify(await exchangeRaw(s.port, first + second)));
+for (const [m,p,o] of [["OPTIONS","/v1/voyages/7"],["DELETE","/v1/voyages/7:cancel",{body:"x"}],["GET","/v1/voyages/7/"],["GET","/v1//voyages"],["PROPFIND","/v1/any/7"]] as any) console.log(m,p, await s.send(m,p,o).then((a:any)=>a.status,(e:any)=>e.message));
+const req = http.get({ port: s.port, path: "/v1/ticks?waitMs=60000" });
+req.on("error", (e) => console.log("client", e.message));
+req.on("response", () => {console.log("response"); req.destroy()});
+setTimeout(() => {console.log(host.returned, host.context?.signal.aborted); process.exit(0)}, 3000);

@@ -1,0 +1,25 @@
+import type { DescEnumValue, DescField, DescMethod, JsonValue, Message } from "@bufbuild/protobuf";
+import type { ConnectError } from "@connectrpc/connect";
+
+/** How one method's bodies are spelled; everything not given is plain proto3 JSON and google.rpc.Status errors. */
+export interface Dialect {
+  /**
+   * How enum values are written: `short` leaves out the enum's SCREAMING_SNAKE prefix, and both short
+   * styles leave out fields that are unspecified. Every spelling is read, whatever the style.
+   */
+  enumStyle?: "canonical" | "short" | "short-lower";
+  /** Whether output field names are those of the contract rather than lowerCamelCase. */
+  protoNames?: boolean;
+  /** Further names accepted on input, in the body and in the query. */
+  fieldAliases?(field: DescField): readonly string[];
+  /** Further spellings of an enum value accepted on input. */
+  enumSpellings?(value: DescEnumValue): readonly string[];
+  /** The status of a unary success; 200 if not given; 204 sends no body. */
+  successStatus?: number;
+  /** Wraps the body of unary responses, after `response_body` was taken. */
+  envelope?(body: JsonValue, response: Message, method: DescMethod): JsonValue;
+  /** The body of errors. */
+  errorBody?(error: ConnectError, info: { httpStatus: number; requestId: string | undefined }): JsonValue;
+  /** The HTTP status of an error, where it is not the one of its code. */
+  errorStatus?(error: ConnectError): number | undefined;
+}

@@ -1,0 +1,208 @@
+import { promisify } from "node:util";
+import { brotliCompress, constants, gzip } from "node:zlib";
+import type { JsonValue, Registry } from "@bufbuild/protobuf";
+import type { ConnectError } from "@connectrpc/connect";
+import type { Dialect } from "./dialect.ts";
+import { httpStatusOf, retryAfter, statusJson } from "./errors.ts";
+import { preferences, type Request, type Response } from "./http.ts";
+
+/** What HTTP/1.1 and HTTP/2 responses have in common. */
+interface Sink {
+  statusCode: number;
+  readonly headersSent: boolean;
+  readonly writableEnded: boolean;
+  readonly destroyed: boolean;
+  getHeader(name: string): unknown;
+  setHeader(name: string, value: string | number | readonly string[]): unknown;
+  flushHeaders(): void;
+  write(chunk: string | Uint8Array): boolean;
+  end(chunk?: string | Uint8Array): unknown;
+  once(event: string, listener: () => void): unknown;
+  off(event: string, listener: () => void): unknown;
+  destroy(): unknown;
+}
+
+const COMPRESS_FROM = 1024;
+const compressors = {
+  br: (data: Buffer) =>
+    promisify(brotliCompress)(data, { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } }) as Promise<Buffer>,
+  gzip: (data: Buffer) => promisify(gzip)(data),
+};
+
+/** Headers that describe the bytes on the wire, which is not for handlers to say. */
+const OWN_HEADERS = new Set([
+  "connection",
+  "content-encoding",
+  "content-length",
+  "content-type",
+  "keep-alive",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+]);
+
+/** One request and its response; writes the response, whatever the HTTP version. */
+export class Exchange {
+  readonly req: Request;
+  /** The error that was answered, or that ended the stream. */
+  error: ConnectError | undefined;
+  readonly #sink: Sink;
+  readonly #dialect: Dialect;
+  readonly #registry: Registry | undefined;
+  readonly #headOnly: boolean;
+  #brokenOff = false;
+
+  constructor(req: Request, res: Response, dialect: Dialect, registry: Registry | undefined) {
+    this.req = req;
+    this.#sink = res as unknown as Sink;
+    this.#dialect = dialect;
+    this.#registry = registry;
+    this.#headOnly = req.method === "HEAD";
+  }
+
+  get status(): number {
+    return this.#sink.statusCode;
+  }
+
+  /** Whether the client got, or could still get, the response. */
+  get wasAnswered(): boolean {
+    return this.#sink.writableEnded || this.#brokenOff;
+  }
+
+  get headOnly(): boolean {
+    return this.#headOnly;
+  }
+
+  get headersSent(): boolean {
+    return this.#sink.headersSent;
+  }
+
+  /** Whether nobody can be answered any more. */
+  get isOver(): boolean {
+    return this.#sink.destroyed || this.#sink.writableEnded;
+  }
+
+  /** Calls back if the client goes away before the response was ended. */
+  onGone(listener: () => void): void {
+    const { req } = this;
+    const sink = this.#sink;
+    sink.once("close", () => {
+      if (!sink.writableEnded) listener();
+    });
+    if (sink.destroyed || (req.destroyed && !req.complete)) listener();
+  }
+
+  /** Adds headers that a handler set. */
+  addHeaders(headers: Headers): void {
+    for (const [name, value] of headers) {
+      if (!OWN_HEADERS.has(name) && name !== "set-cookie") this.#sink.setHeader(name, value);
+    }
+    const cookies = headers.getSetCookie();
+    if (cookies.length > 0) this.#sink.setHeader("set-cookie", cookies);
+  }
+
+  setHeader(name: string, value: string): void {
+    this.#sink.setHeader(name, value);
+  }
+
+  /** Answers without a body. */
+  sendEmpty(status: number): void {
+    this.#sink.statusCode = status;
+    this.#sink.end();
+  }
+
+  /** Answers with a body of bytes. */
+  sendBytes(status: number, contentType: string, data: Uint8Array): void {
+    this.#sink.statusCode = status;
+    this.#sink.setHeader("content-type", contentType);
+    this.#sink.setHeader("content-length", data.length);
+    if (this.#headOnly) this.#sink.end();
+    else this.#sink.end(data);
+  }
+
+  /** Answers with JSON, compressed if it is large and the client can take it. */
+  async sendJson(status: number, json: JsonValue, contentType = "application/json"): Promise<void> {
+    const data = Buffer.from(JSON.stringify(json));
+    if (data.length < COMPRESS_FROM) return this.sendBytes(status, contentType, data);
+    const vary = this.#sink.getHeader("vary");
+    this.#sink.setHeader("vary", vary ? `${vary}, Accept-Encoding` : "Accept-Encoding");
+    const coding = chooseCoding(this.req.headers["accept-encoding"]);
+    if (!coding) return this.sendBytes(status, contentType, data);
+    const compressed = await compressors[coding](data);
+    this.#sink.setHeader("content-encoding", coding);
+    this.sendBytes(status, contentType, compressed);
+  }
+
+  /** Answers with an error. */
+  async sendError(error: ConnectError): Promise<void> {
+    this.error = error;
+    if (this.isOver) return;
+    const status = httpStatusOf(error, this.#dialect);
+    this.addHeaders(error.metadata);
+    if (status === 401 && !this.#sink.getHeader("www-authenticate"))
+      this.setHeader("www-authenticate", "Bearer");
+    const retry = retryAfter(error);
+    if (retry !== undefined) this.setHeader("retry-after", String(retry));
+    await this.sendJson(status, this.errorBody(error), error.metadata.get("content-type") ?? undefined);
+  }
+
+  /** The body of an error in the dialect. */
+  errorBody(error: ConnectError): JsonValue {
+    if (!this.#dialect.errorBody) return statusJson(error, this.#registry);
+    const requestId = this.#sink.getHeader("x-request-id") ?? this.req.headers["x-request-id"];
+    try {
+      return this.#dialect.errorBody(error, {
+        httpStatus: httpStatusOf(error, this.#dialect),
+        requestId: typeof requestId === "string" ? requestId : undefined,
+      });
+    } catch {
+      // A dialect that fails must not leave the request unanswered.
+      return statusJson(error, this.#registry);
+    }
+  }
+
+  /** Sends the headers of a stream at once. */
+  startStream(contentType: string): void {
+    this.#sink.statusCode = 200;
+    this.#sink.setHeader("content-type", contentType);
+    this.#sink.setHeader("cache-control", "no-store");
+    this.#sink.setHeader("x-accel-buffering", "no");
+    this.#sink.flushHeaders();
+  }
+
+  /** Writes to a stream; the promise, if there is one, is for the client having taken what was written. */
+  write(chunk: string | Uint8Array): Promise<void> | undefined {
+    if (chunk.length === 0 || this.#sink.write(chunk) || this.isOver) return undefined;
+    const sink = this.#sink;
+    return new Promise((resolve) => {
+      const done = () => {
+        sink.off("drain", done);
+        sink.off("close", done);
+        resolve();
+      };
+      sink.once("drain", done);
+      sink.once("close", done);
+    });
+  }
+
+  end(chunk?: string): void {
+    if (chunk) this.#sink.end(chunk);
+    else this.#sink.end();
+  }
+
+  /** Breaks the response off, which is the only way to tell of an error in a stream of raw bytes. */
+  breakOff(): void {
+    this.#brokenOff = true;
+    const { stream } = this.#sink as { stream?: { close(code: number): void } };
+    const HTTP2_INTERNAL_ERROR = 2;
+    if (stream) stream.close(HTTP2_INTERNAL_ERROR);
+    else this.#sink.destroy();
+  }
+}
+
+function chooseCoding(header: string | string[] | undefined): keyof typeof compressors | undefined {
+  const accepted = preferences(typeof header === "string" ? header : undefined).filter((c) => c.weight > 0);
+  const best = accepted[0]?.weight;
+  const names = accepted.filter((c) => c.weight === best).map((c) => c.name);
+  return names.includes("br") ? "br" : names.includes("gzip") || names.includes("*") ? "gzip" : undefined;
+}

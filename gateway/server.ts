@@ -1,0 +1,195 @@
+import { join } from "node:path";
+import { createRegistry, type DescService } from "@bufbuild/protobuf";
+import type { Logger } from "pino";
+import * as errorDetails from "#gen/google/rpc/error_details_pb.js";
+import { Health } from "#gen/grpc/health/v1/health_pb.js";
+import { ServerReflection as ReflectionV1 } from "#gen/grpc/reflection/v1/reflection_pb.js";
+import { ServerReflection as ReflectionV1alpha } from "#gen/grpc/reflection/v1alpha/reflection_pb.js";
+import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
+import { TokenService } from "#gen/portolan/identity/v1/token_service_pb.js";
+import type { Config } from "#kernel/config.ts";
+import { type Database, openPostgres, openSqlite } from "#kernel/database.ts";
+import { createBus, eventMigrations } from "#kernel/events.ts";
+import { createTransactions, type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
+import { migrate } from "#kernel/migrate.ts";
+import { createPresence } from "#kernel/presence.ts";
+import { pruneReplays, replayMigrations } from "#kernel/replay.ts";
+import { createSequence } from "#kernel/sequence.ts";
+import { createTicker } from "#kernel/ticker.ts";
+import { createTopics } from "#kernel/topics.ts";
+import { createIdentity, migrations as identityMigrations } from "#services/identity/index.ts";
+import { createJobs } from "#services/jobs/index.ts";
+import { createShares } from "#services/shares/index.ts";
+import { createStreams } from "#services/streams/index.ts";
+import { createCallContexts } from "./call-context.ts";
+import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
+import { createGate } from "./gate/gate.ts";
+import { permissionsByRole } from "./gate/policy.ts";
+import { createHealth } from "./health.ts";
+import { listen } from "./listener.ts";
+import { createPeers } from "./peers.ts";
+import { createReflection } from "./reflection.ts";
+import { createTranscoder } from "./rest/index.ts";
+import { dialectOf, dialectOfPath, transcodingError } from "./surfaces.ts";
+
+/** How long calls in flight may take to finish when the server stops, in milliseconds. */
+const drainMs = 10_000;
+
+/** How often stored idempotency keys are looked through for old ones, in milliseconds. */
+const pruneMs = 60 * 60 * 1000;
+
+/** A running server. */
+export interface Server {
+  readonly url: string;
+  readonly kernel: Kernel;
+  /** Stops taking calls, ends streams cleanly, lets calls in flight finish, and closes the store. */
+  stop(): Promise<void>;
+}
+
+/** Opens the store, brings up every service, and listens. */
+export async function startServer(config: Config, log: Logger): Promise<Server> {
+  const database = openDatabase(config);
+  const peers = createPeers();
+  const kernel = createKernel(database, peers, log);
+  let url = "";
+
+  const modules: ServiceModule[] = [
+    createStreams(kernel),
+    createJobs(kernel),
+    createShares(kernel, () => url),
+  ];
+  await migrate(database, [
+    ...eventMigrations,
+    ...replayMigrations,
+    ...identityMigrations,
+    ...modules.flatMap((module) => module.migrations),
+  ]);
+
+  const services: DescService[] = [
+    TokenService,
+    ApiKeyService,
+    ...modules.flatMap((module) => module.services.map(({ service }) => service)),
+  ];
+  const permissions = permissionsByRole(services.flatMap((service) => service.methods));
+  const identity = await createIdentity(kernel, permissions);
+  modules.unshift(identity.module);
+
+  const gate = createGate({ database, log, authenticator: identity.authenticator });
+  const endpoints = modules.flatMap((module) =>
+    module.services.flatMap((registration) => gate.bind(registration)),
+  );
+  peers.add(endpoints);
+
+  const health = createHealth(services.map((service) => service.typeName));
+  health.setServing(false);
+  const reflection = createReflection(services);
+  const contextValues = createCallContexts();
+  const connect = createConnectLane({
+    endpoints,
+    ungated: [
+      serve(Health, health.impl),
+      serve(ReflectionV1, reflection.v1),
+      serve(ReflectionV1alpha, reflection.v1alpha),
+    ],
+    contextValues,
+    log,
+  });
+  const rest = createTranscoder({
+    endpoints,
+    registry: createRegistry(...Object.values(errorDetails).filter(isMessageSchema)),
+    dialect: dialectOf,
+    unmatchedDialect: dialectOfPath,
+    maxBodyBytes: maxMessageBytes,
+    contextValues,
+    credentialQueryParameters: ["token", "access_token"],
+    error: transcodingError,
+    onDone: ({ error, status }) => {
+      if (status >= 500) log.warn({ status, err: error?.rawMessage }, "REST call failed");
+    },
+  });
+
+  let ready = false;
+  const probes: Record<string, () => number> = {
+    "/healthz": () => 200,
+    "/readyz": () => (ready ? 200 : 503),
+  };
+
+  async function handle(request: Request, response: Response): Promise<void> {
+    const path = request.url?.split("?", 1)[0] ?? "/";
+    const probe = probes[path];
+    if (probe) return answerProbe(response, probe());
+    if (connect(request, response)) return;
+    if (await rest.handle(request, response)) return;
+    rest.notFound(request, response);
+  }
+
+  for (const module of modules) await module.start?.();
+  const pruning = setInterval(() => {
+    kernel
+      .write(({ queries }) => pruneReplays(queries))
+      .catch((err) => log.error({ err }, "old idempotency keys were not forgotten"));
+  }, pruneMs);
+  pruning.unref();
+
+  const listener = await listen({
+    host: config.host,
+    port: config.port,
+    handler: handle,
+    ...(config.tls && { tls: config.tls }),
+  }).catch(async (error) => {
+    for (const module of modules) await module.stop?.();
+    await database.close();
+    throw error;
+  });
+  url = listener.url;
+  ready = true;
+  health.setServing(true);
+
+  return {
+    url,
+    kernel,
+    async stop() {
+      ready = false;
+      health.shutdown();
+      kernel.topics.shutdown();
+      clearInterval(pruning);
+      const stopping = modules.map((module) => module.stop?.());
+      await listener.drain(drainMs);
+      await Promise.all(stopping);
+      await database.close();
+    },
+  };
+}
+
+function openDatabase(config: Config): Database {
+  return config.databaseUrl
+    ? openPostgres(config.databaseUrl)
+    : openSqlite(join(config.dataDir, "portolan.db"));
+}
+
+function createKernel(database: Database, peers: ReturnType<typeof createPeers>, log: Logger): Kernel {
+  const nowMs = Date.now;
+  const bus = createBus((err, event) => log.error({ err, event: event.type }, "a listener failed"));
+  return {
+    database,
+    bus,
+    topics: createTopics(createTicker(), nowMs),
+    presence: createPresence(nowMs),
+    log,
+    nowMs,
+    nextSequence: createSequence(nowMs),
+    peer: peers.peer,
+    peerStream: peers.peerStream,
+    ...createTransactions(database, bus),
+  };
+}
+
+function answerProbe(response: Response, status: number): void {
+  const body = JSON.stringify({ status: status === 200 ? "ok" : "unavailable" });
+  response.statusCode = status;
+  response.setHeader("content-type", "application/json");
+  response.end(body);
+}
+
+const isMessageSchema = (value: unknown): value is typeof errorDetails.ErrorInfoSchema =>
+  typeof value === "object" && value !== null && "kind" in value && value.kind === "message";

@@ -1,0 +1,172 @@
+import {
+  type DescEnumValue,
+  type DescField,
+  type DescMethod,
+  getOption,
+  hasOption,
+  type JsonObject,
+  type JsonValue,
+} from "@bufbuild/protobuf";
+import { Code, type ConnectError } from "@connectrpc/connect";
+import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.js";
+import { aliases, rest, spellings } from "#gen/portolan/options/v1/policy_pb.js";
+import {
+  EnumStyle,
+  Envelope,
+  ErrorBody,
+  Surface,
+  SurfaceSchema,
+  type SurfaceStyle,
+  style as styleOption,
+  surface as surfaceOption,
+} from "#gen/portolan/options/v1/surface_pb.js";
+import { fail, type Reason, reasonOf } from "#kernel/errors.ts";
+import type { Dialect, TranscoderOptions } from "./rest/index.ts";
+
+type ErrorInfo = Parameters<NonNullable<Dialect["errorBody"]>>[1];
+
+const enumStyles: Record<EnumStyle, NonNullable<Dialect["enumStyle"]>> = {
+  [EnumStyle.UNSPECIFIED]: "canonical",
+  [EnumStyle.SHORT]: "short",
+  [EnumStyle.SHORT_LOWER]: "short-lower",
+};
+
+/** The REST dialect of a method: that of its service's surface, with the method's own status. */
+export function dialectOf(method: DescMethod): Dialect {
+  const surface = getOption(method.parent, surfaceOption);
+  const { successStatus } = getOption(method, rest);
+  return {
+    ...surfaceDialect(surface),
+    ...(successStatus !== 0 && { successStatus }),
+  };
+}
+
+/** The dialect in which a path that has no method is refused: that of the surface it looks like. */
+export function dialectOfPath(path: string): Dialect {
+  if (/^\/(v3|prod)(\/|$)/.test(path)) return surfaceDialect(Surface.FLEET);
+  if (/^\/v[12](\/|$)/.test(path)) return surfaceDialect(Surface.PLATFORM);
+  if (path.startsWith("/api/")) return surfaceDialect(Surface.INTEGRATION);
+  return surfaceDialect(Surface.UNSPECIFIED);
+}
+
+function surfaceDialect(surface: Surface): Dialect {
+  const style = styleOf(surface);
+  const errorBody = errorBodies[style.errorBody];
+  return {
+    enumStyle: enumStyles[style.enumStyle],
+    protoNames: style.protoNames,
+    fieldAliases: (field: DescField) => getOption(field, aliases),
+    enumSpellings: (value: DescEnumValue) => getOption(value, spellings),
+    ...(style.envelope === Envelope.SUCCESS_FLAG && { envelope: withSuccess }),
+    ...(errorBody && { errorBody }),
+    errorStatus,
+  };
+}
+
+function styleOf(surface: Surface): SurfaceStyle {
+  const value = SurfaceSchema.value[surface];
+  return getOption(value as DescEnumValue, styleOption);
+}
+
+/** Whether the surface of a method wraps success in a flag. */
+export const hasStyle = (value: DescEnumValue): boolean => hasOption(value, styleOption);
+
+const withSuccess = (body: JsonValue): JsonValue => ({ success: true, ...(body as JsonObject) });
+
+/** Statuses that differ from the one of the code. */
+const statuses: Partial<Record<Reason, number>> = {
+  MESSAGE_TOO_LARGE: 413,
+  UNSUPPORTED_MEDIA_TYPE: 415,
+  METHOD_NOT_ALLOWED: 405,
+  UNKNOWN_METHOD: 404,
+};
+
+const errorStatus = (error: ConnectError): number | undefined => {
+  const reason = reasonOf(error);
+  return reason && statuses[reason];
+};
+
+/** What the fleet's own document calls bad input. */
+const fleetNames: Partial<Record<Reason, string>> = {
+  VALIDATION_ERROR: "invalid_request",
+  MALFORMED_REQUEST: "invalid_request",
+  UNKNOWN_FIELD: "invalid_request",
+  INVALID_PAGE_TOKEN: "invalid_request",
+};
+
+const oauthNames: Partial<Record<Reason, string>> = {
+  UNSUPPORTED_GRANT_TYPE: "unsupported_grant_type",
+  INVALID_CLIENT: "invalid_client",
+  INVALID_API_KEY: "access_denied",
+};
+
+const violationsOf = (error: ConnectError) =>
+  error.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) =>
+    fieldViolations.map(({ field, description, reason }) => ({
+      field,
+      message: description,
+      ...(reason && { code: reason }),
+    })),
+  );
+
+const metadataOf = (error: ConnectError) => error.findDetails(ErrorInfoSchema)[0]?.metadata ?? {};
+
+const errorBodies: Partial<Record<ErrorBody, (error: ConnectError, info: ErrorInfo) => JsonValue>> = {
+  [ErrorBody.FLEET](error, { httpStatus, requestId }) {
+    const reason = reasonOf(error) ?? "INTERNAL";
+    const violations = violationsOf(error);
+    return {
+      success: false,
+      error: fleetNames[reason] ?? reason,
+      message: error.rawMessage,
+      code: httpStatus,
+      details: { reason, ...metadataOf(error), ...(violations.length > 0 && { violations }) },
+      requestId: requestId ?? "",
+      timestamp: new Date().toISOString(),
+    };
+  },
+  [ErrorBody.OAUTH](error) {
+    const reason = reasonOf(error) ?? "INTERNAL";
+    const fallback = error.code === Code.Internal ? "server_error" : "invalid_request";
+    return { error: oauthNames[reason] ?? fallback, error_description: error.rawMessage };
+  },
+  [ErrorBody.PLAIN](error) {
+    const violations = violationsOf(error);
+    return {
+      error: error.rawMessage,
+      code: reasonOf(error) ?? "INTERNAL",
+      ...(violations.length > 0 && { details: violations }),
+    };
+  },
+  [ErrorBody.PLATFORM](error, { requestId }) {
+    return {
+      error: {
+        code: reasonOf(error) ?? "INTERNAL",
+        message: error.rawMessage,
+        details: violationsOf(error),
+        request_id: requestId ?? "",
+        timestamp: new Date().toISOString(),
+      },
+    };
+  },
+};
+
+const transcodingReasons: Record<string, Reason> = {
+  "not-found": "UNKNOWN_PATH",
+  "method-not-allowed": "METHOD_NOT_ALLOWED",
+  malformed: "MALFORMED_REQUEST",
+  "unknown-field": "UNKNOWN_FIELD",
+  "unknown-query": "UNKNOWN_FIELD",
+  "unsupported-media-type": "UNSUPPORTED_MEDIA_TYPE",
+  "too-large": "MESSAGE_TOO_LARGE",
+  "bad-encoding": "MALFORMED_REQUEST",
+};
+
+/** The errors of the transcoder with reasons of ours. */
+export const transcodingError: NonNullable<TranscoderOptions["error"]> = (kind, message, fields) => {
+  const violations = fields.map(({ field, description }) => ({ field, description }));
+  return fail(transcodingReasons[kind] ?? "MALFORMED_REQUEST", {
+    message,
+    ...(violations.length > 0 && { violations }),
+  });
+};

@@ -1,0 +1,83 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
+import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
+import { TokenService } from "#gen/portolan/identity/v1/token_service_pb.js";
+import { Role } from "#gen/portolan/options/v1/policy_pb.js";
+import { newSecret } from "#kernel/ids.ts";
+import { type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
+import { createApiKeyService, firstTenant } from "./api-key-service.ts";
+import { KeyAuthenticator } from "./authenticator.ts";
+import { apiKeysOf, hashSecret, identityStore, migrations } from "./store.ts";
+import { createTokenService } from "./token-service.ts";
+import { createTokenSigner } from "./tokens.ts";
+
+export { migrations };
+
+/** The identity services and the authenticator that stands on them. Migrations must have run. */
+export async function createIdentity(kernel: Kernel, permissions: ReadonlyMap<Role, ReadonlySet<string>>) {
+  const signer = await createTokenSigner(kernel);
+  const authenticator = new KeyAuthenticator(kernel, signer, permissions);
+  let timer: NodeJS.Timeout | undefined;
+  const module: ServiceModule = {
+    services: [
+      serve(TokenService, createTokenService(authenticator, signer)),
+      serve(ApiKeyService, createApiKeyService(kernel, authenticator)),
+    ],
+    migrations,
+    start() {
+      timer = setInterval(() => {
+        authenticator.flushUsage().catch((err) => kernel.log.error({ err }, "usage was not written"));
+      }, 5_000);
+    },
+    async stop() {
+      clearInterval(timer);
+      await authenticator.flushUsage();
+    },
+  };
+  return { module, authenticator };
+}
+
+/** A key of the first tenant with an id of its own, for the administrator or a part of the server. */
+export interface WellKnownKey {
+  readonly id: string;
+  readonly name: string;
+  readonly role: Role;
+}
+
+/** The first administrator's key. */
+export const adminKey: WellKnownKey = { id: "key-admin", name: "Administrator", role: Role.ADMIN };
+
+/** The key of the simulated devices. */
+export const sandboxKey: WellKnownKey = { id: "key-sandbox", name: "Sandbox fleet", role: Role.DEVICE };
+
+/**
+ * Sees to it that the key exists. A given secret becomes its secret; without one the present
+ * secret stays, and a new key gets a generated one.
+ * @returns the secret if it is known: given, or just generated
+ */
+export async function ensureKey(
+  kernel: Kernel,
+  key: WellKnownKey,
+  secret?: string,
+): Promise<string | undefined> {
+  return kernel.write(async ({ queries }) => {
+    const present = await identityStore(queries).findById(key.id);
+    if (present) {
+      if (secret && present.secret_hash !== hashSecret(secret)) {
+        await identityStore(queries).replaceSecret(key.id, secret);
+      }
+      return secret;
+    }
+    const chosen = secret ?? newSecret("sk_");
+    const now = kernel.nowMs();
+    const message = create(ApiKeySchema, {
+      ...key,
+      tenantId: firstTenant,
+      prefix: chosen.slice(0, 7),
+      createdAt: timestampFromMs(now),
+    });
+    await apiKeysOf(firstTenant, queries).insert(message, chosen, now, null);
+    return chosen;
+  });
+}

@@ -1,0 +1,145 @@
+import { durationMs, type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import { JobState } from "#gen/portolan/common/v1/track_pb.js";
+import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
+import type { Job } from "#gen/portolan/jobs/v1/job_pb.js";
+import type { Kernel } from "#kernel/kernel.ts";
+import { createChanges } from "./changes.ts";
+import { groupsWithOpenJobs, jobsOf } from "./store.ts";
+
+/** How long a running job's devices may be silent before it fails, in milliseconds. */
+export const offlineMs = 60_000;
+
+/** How long a device has to confirm the cancellation of a running job, in milliseconds. */
+export const cancelConfirmMs = 15_000;
+
+/** What is to be done with one job now. */
+export type Decision =
+  | { readonly job: Job; readonly do: "queue" | "start" | "cancel" }
+  | { readonly job: Job; readonly do: "fail"; readonly reason: string; readonly message: string };
+
+/** What the dispatcher knows of a device group. */
+export interface GroupFacts {
+  readonly nowMs: number;
+  readonly online: boolean;
+  /** When the group was last heard, in Unix milliseconds; the start of the server if never. */
+  readonly heardMs: number;
+  /** Ids of the jobs whose START the group has been given. */
+  readonly started: ReadonlySet<string>;
+}
+
+/** Decides on the open jobs of one device group: what is due, what has taken too long, what goes next. */
+export function decide(jobs: readonly Job[], facts: GroupFacts): Decision[] {
+  const { nowMs } = facts;
+  const decisions: Decision[] = [];
+  const inLine: Job[] = [];
+  let busy = false;
+  for (const job of jobs) {
+    const fail = (reason: string, message: string) => decisions.push({ job, do: "fail", reason, message });
+    if (job.status === JobState.INPROGRESS) {
+      const startedMs = job.startedAt ? timestampMs(job.startedAt) : nowMs;
+      const maxMs = job.maxDuration ? durationMs(job.maxDuration) : Number.POSITIVE_INFINITY;
+      const askedMs = job.cancelRequestedAt && timestampMs(job.cancelRequestedAt);
+      if (askedMs && nowMs - askedMs >= cancelConfirmMs) decisions.push({ job, do: "cancel" });
+      else if (nowMs - startedMs >= maxMs) fail("JOB_TIMEOUT", "The job took longer than max_duration");
+      else if (nowMs - Math.max(facts.heardMs, startedMs) >= offlineMs) {
+        fail("DEVICE_OFFLINE", `No device was heard for ${offlineMs / 1000} seconds`);
+      } else busy = true;
+      continue;
+    }
+    const dueMs = timestampMs((job.scheduledAt ?? job.createdAt) as Timestamp);
+    if (dueMs > nowMs) continue;
+    const queueMs = job.queueTimeout ? durationMs(job.queueTimeout) : Number.POSITIVE_INFINITY;
+    if (nowMs - dueMs >= queueMs) {
+      fail("DISPATCH_TIMEOUT", "No device took the job within queue_timeout");
+      continue;
+    }
+    if (job.status === JobState.PENDING) decisions.push({ job, do: "queue" });
+    if (facts.started.has(job.jobId)) busy = true;
+    inLine.push(job);
+  }
+  // Jobs come oldest first and the sort is stable, so that equal priorities keep their order.
+  const next = inLine.sort((a, b) => b.priority - a.priority)[0];
+  if (next && !busy && facts.online) decisions.push({ job: next, do: "start" });
+  return decisions;
+}
+
+/** Carries jobs forward: on every event that may matter, and once a second for what time brings. */
+export function createDispatcher(kernel: Kernel) {
+  const changes = createChanges(kernel);
+  const bornMs = kernel.nowMs();
+  const wanted = new Map<string, { tenantId: string; deviceGroupId: string }>();
+  let timer: NodeJS.Timeout | undefined;
+  let running: Promise<void> | undefined;
+  let stopped = false;
+
+  /** Looks at a group soon. */
+  function look(tenantId: string, deviceGroupId: string): void {
+    wanted.set(`${tenantId}\n${deviceGroupId}`, { tenantId, deviceGroupId });
+    running ??= run();
+  }
+
+  async function run(): Promise<void> {
+    while (wanted.size > 0 && !stopped) {
+      const [key, group] = wanted.entries().next().value as [
+        string,
+        { tenantId: string; deviceGroupId: string },
+      ];
+      wanted.delete(key);
+      await settle(group.tenantId, group.deviceGroupId).catch((err) =>
+        kernel.log.error({ err, ...group }, "jobs of a device group were not looked at"),
+      );
+    }
+    running = undefined;
+  }
+
+  async function settle(tenantId: string, deviceGroupId: string): Promise<void> {
+    const { presence } = kernel;
+    const facts = async (store: ReturnType<typeof jobsOf>, jobs: Job[]): Promise<GroupFacts> => {
+      const started = new Set<string>();
+      for (const job of jobs.filter(({ status }) => status !== JobState.INPROGRESS)) {
+        const given = await store.dispatchesOfJob(job.jobId);
+        if (given.some(({ command }) => command === DispatchCommand.START)) started.add(job.jobId);
+      }
+      return {
+        nowMs: kernel.nowMs(),
+        online: presence.online(tenantId, deviceGroupId),
+        heardMs: presence.lastHeard(tenantId, deviceGroupId) ?? bornMs,
+        started,
+      };
+    };
+    // Most looks find nothing to do: only then is the writer left alone.
+    const read = jobsOf(tenantId, kernel.database.read);
+    const seen = await read.open(deviceGroupId);
+    if (decide(seen, await facts(read, seen)).length === 0) return;
+    await kernel.write(async (tx) => {
+      const store = jobsOf(tenantId, tx.queries);
+      const jobs = await store.open(deviceGroupId);
+      for (const decision of decide(jobs, await facts(store, jobs))) {
+        const { job } = decision;
+        if (decision.do === "queue") await changes.move(tx, tenantId, job, JobState.QUEUED);
+        if (decision.do === "start") await changes.order(tx, tenantId, job, DispatchCommand.START);
+        if (decision.do === "cancel") await changes.move(tx, tenantId, job, JobState.CANCELLED);
+        if (decision.do === "fail") await changes.move(tx, tenantId, job, JobState.FAILED, decision);
+      }
+    });
+  }
+
+  async function lookAtAll(): Promise<void> {
+    for (const row of await groupsWithOpenJobs(kernel.database.read))
+      look(row.tenant_id, row.device_group_id);
+  }
+
+  return {
+    look,
+    start(): void {
+      timer = setInterval(() => {
+        lookAtAll().catch((err) => kernel.log.error({ err }, "open jobs were not looked at"));
+      }, 1_000);
+    },
+    async stop(): Promise<void> {
+      stopped = true;
+      clearInterval(timer);
+      await running;
+    },
+  };
+}

@@ -1,0 +1,92 @@
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Job } from "#gen/portolan/jobs/v1/job_pb.js";
+import type { Kernel } from "#kernel/kernel.ts";
+import { timeOfSequence } from "#kernel/sequence.ts";
+import { createEnd, type OpenSubject, type TrackState } from "#kernel/topics.ts";
+import { isFinal } from "./job-state.ts";
+import { jobsOf } from "./store.ts";
+
+/** Opens jobs for topics: the job's own state over that of its device group. */
+export function createLiveJobs(kernel: Kernel): OpenSubject {
+  return async (tenantId, jobId) => {
+    const store = jobsOf(tenantId, kernel.database.read);
+    const end = createEnd();
+    let job: Job | undefined;
+    let deleted = false;
+    let sequence = 0n;
+
+    // Heard before the first read, so that no change between the two is missed.
+    const unlisten = kernel.bus.listen("job.", (event) => {
+      if (event.tenantId !== tenantId || event.subject !== jobId) return;
+      take(event.data as Job, kernel.nextSequence(), event.type === "job.deleted");
+    });
+    function take(next: Job, at: bigint, gone: boolean): void {
+      job = next;
+      if (at > sequence) sequence = at;
+      deleted ||= gone;
+      if (gone || isFinal(next.status)) end.end();
+    }
+
+    const read = await store.get(jobId);
+    const readSequence = await store.lastSequence(jobId);
+    if (!job && read) take(read, readSequence, false);
+    if (!job || deleted) {
+      unlisten();
+      return undefined;
+    }
+    const group = await kernel.topics.join("resource", tenantId, job.deviceGroupId);
+
+    const groupState = (): TrackState => group?.subject.state() ?? {};
+    return {
+      sequence() {
+        const groupSequence = end.over ? 0n : (group?.subject.sequence() ?? 0n);
+        return groupSequence > sequence ? groupSequence : sequence;
+      },
+      state: () => ({
+        ...groupState(),
+        ...(end.over && { timestamp: timestampFromMs(timeOfSequence(sequence)) }),
+        ...jobFields(job as Job, deleted),
+      }),
+      ended: () => end.over,
+      onEnd: (wake) => end.onEnd(wake),
+      close() {
+        unlisten();
+        group?.leave();
+      },
+      async *history(after) {
+        const changes = await store.changes(jobId, after);
+        let current = job as Job;
+        const first = (await store.changes(jobId, 0n)).findLast((change) => change.sequence <= after);
+        if (first) current = first.job;
+        for await (const recorded of group?.subject.history?.(after) ?? []) {
+          while (changes[0] && changes[0].sequence < recorded.sequence) {
+            const change = changes.shift() as (typeof changes)[number];
+            current = change.job;
+            yield {
+              sequence: change.sequence,
+              state: { deviceGroupId: current.deviceGroupId, ...jobFields(current, false) },
+            };
+          }
+          if (recorded.state.jobId !== jobId) continue;
+          yield { sequence: recorded.sequence, state: { ...recorded.state, ...jobFields(current, false) } };
+        }
+        for (const change of changes) {
+          // The last change of an ended job is the final message, which follows.
+          if (isFinal(change.job.status)) continue;
+          yield {
+            sequence: change.sequence,
+            state: { deviceGroupId: change.job.deviceGroupId, ...jobFields(change.job, false) },
+          };
+        }
+      },
+    };
+  };
+}
+
+const jobFields = (job: Job, deleted: boolean): TrackState => ({
+  deviceGroupId: job.deviceGroupId,
+  jobId: job.jobId,
+  jobState: job.status,
+  progress: job.progress,
+  message: deleted ? "The job was deleted" : job.errorMessage,
+});

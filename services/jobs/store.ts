@@ -1,0 +1,347 @@
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import type { JobState } from "#gen/portolan/common/v1/track_pb.js";
+import type { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
+import { type Job, JobSchema } from "#gen/portolan/jobs/v1/job_pb.js";
+import type { Queries } from "#kernel/database.ts";
+import type { Migration } from "#kernel/migrate.ts";
+import { openStates } from "./job-state.ts";
+
+declare module "#kernel/database.ts" {
+  interface Tables {
+    jobs: {
+      tenant_id: string;
+      job_id: string;
+      device_group_id: string;
+      status: JobState;
+      created_at: number;
+      /** Counts up with every change. */
+      version: number;
+      /** The Job in its wire form. */
+      message: Uint8Array;
+    };
+    job_changes: {
+      tenant_id: string;
+      job_id: string;
+      sequence: number;
+      /** The Job after the change, in its wire form. */
+      message: Uint8Array;
+    };
+    dispatches: {
+      tenant_id: string;
+      dispatch_id: string;
+      device_group_id: string;
+      job_id: string;
+      command: DispatchCommand;
+      created_at: number;
+      /** When the device acknowledged it, or it was withdrawn. */
+      closed_at: number | null;
+    };
+  }
+}
+
+export const migrations: Migration[] = [
+  {
+    name: "jobs/0001-jobs",
+    async up(queries, types) {
+      await queries.schema
+        .createTable("jobs")
+        .addColumn("tenant_id", "text", (column) => column.notNull())
+        .addColumn("job_id", "text", (column) => column.notNull())
+        .addColumn("device_group_id", "text", (column) => column.notNull())
+        .addColumn("status", "integer", (column) => column.notNull())
+        .addColumn("created_at", "bigint", (column) => column.notNull())
+        .addColumn("version", "integer", (column) => column.notNull())
+        .addColumn("message", types.bytes, (column) => column.notNull())
+        .addPrimaryKeyConstraint("jobs_key", ["tenant_id", "job_id"])
+        .execute();
+      const list = ["tenant_id", "created_at", "job_id"] as const;
+      await queries.schema
+        .createIndex("jobs_list")
+        .on("jobs")
+        .columns([...list])
+        .execute();
+      await queries.schema
+        .createIndex("jobs_by_status")
+        .on("jobs")
+        .columns(["tenant_id", "status", "created_at", "job_id"])
+        .execute();
+      await queries.schema
+        .createIndex("jobs_by_group")
+        .on("jobs")
+        .columns(["tenant_id", "device_group_id", "status", "created_at", "job_id"])
+        .execute();
+      await queries.schema.createIndex("jobs_open").on("jobs").columns(["status"]).execute();
+      await queries.schema
+        .createTable("job_changes")
+        .addColumn("tenant_id", "text", (column) => column.notNull())
+        .addColumn("job_id", "text", (column) => column.notNull())
+        .addColumn("sequence", "bigint", (column) => column.notNull())
+        .addColumn("message", types.bytes, (column) => column.notNull())
+        .addPrimaryKeyConstraint("job_changes_key", ["tenant_id", "job_id", "sequence"])
+        .execute();
+      await queries.schema
+        .createTable("dispatches")
+        .addColumn("tenant_id", "text", (column) => column.notNull())
+        .addColumn("dispatch_id", "text", (column) => column.notNull())
+        .addColumn("device_group_id", "text", (column) => column.notNull())
+        .addColumn("job_id", "text", (column) => column.notNull())
+        .addColumn("command", "integer", (column) => column.notNull())
+        .addColumn("created_at", "bigint", (column) => column.notNull())
+        .addColumn("closed_at", "bigint")
+        .addPrimaryKeyConstraint("dispatches_key", ["tenant_id", "dispatch_id"])
+        .execute();
+      await queries.schema
+        .createIndex("dispatches_by_job")
+        .on("dispatches")
+        .columns(["tenant_id", "job_id"])
+        .execute();
+      await queries.schema
+        .createIndex("dispatches_waiting")
+        .on("dispatches")
+        .columns(["tenant_id", "device_group_id", "closed_at"])
+        .execute();
+    },
+  },
+];
+
+/** A dispatch as it is stored. */
+export interface StoredDispatch {
+  readonly dispatchId: string;
+  readonly jobId: string;
+  readonly command: DispatchCommand;
+  readonly createdAt: number;
+  readonly closedAt: number | null;
+}
+
+/** Which jobs a list wants, newest first. */
+export interface JobFilter {
+  readonly status: JobState;
+  readonly deviceGroupId: string;
+  readonly limit: number;
+  /** After the job with this (creation time, id). */
+  readonly after: readonly [number, string] | undefined;
+}
+
+const createdAt = (job: Job) => (job.createdAt ? timestampMs(job.createdAt) : 0);
+
+/** The order key of a job in lists. */
+export const orderKey = (job: Job): readonly [number, string] => [createdAt(job), job.jobId];
+
+/** Jobs and dispatches of one tenant. */
+export function jobsOf(tenantId: string, queries: Queries) {
+  const toJob = (row: { message: Uint8Array; version: number }): Job => {
+    const job = fromBinary(JobSchema, row.message);
+    job.etag = String(row.version);
+    return job;
+  };
+  return {
+    async insert(job: Job, sequence: bigint): Promise<void> {
+      await queries
+        .insertInto("jobs")
+        .values({
+          tenant_id: tenantId,
+          job_id: job.jobId,
+          device_group_id: job.deviceGroupId,
+          status: job.status,
+          created_at: createdAt(job),
+          version: 1,
+          message: toBinary(JobSchema, job),
+        })
+        .execute();
+      await this.insertChange(job, sequence);
+    },
+
+    async insertChange(job: Job, sequence: bigint): Promise<void> {
+      await queries
+        .insertInto("job_changes")
+        .values({
+          tenant_id: tenantId,
+          job_id: job.jobId,
+          sequence: Number(sequence),
+          message: toBinary(JobSchema, job),
+        })
+        .execute();
+    },
+
+    /** Writes a job that was read at `job.etag`; false if somebody has changed it since. */
+    async update(job: Job, sequence: bigint): Promise<boolean> {
+      const version = Number(job.etag);
+      const { numUpdatedRows } = await queries
+        .updateTable("jobs")
+        .set({ status: job.status, version: version + 1, message: toBinary(JobSchema, job) })
+        .where("tenant_id", "=", tenantId)
+        .where("job_id", "=", job.jobId)
+        .where("version", "=", version)
+        .executeTakeFirst();
+      if (numUpdatedRows !== 1n) return false;
+      job.etag = String(version + 1);
+      await this.insertChange(job, sequence);
+      return true;
+    },
+
+    async get(jobId: string): Promise<Job | undefined> {
+      const row = await queries
+        .selectFrom("jobs")
+        .select(["message", "version"])
+        .where("tenant_id", "=", tenantId)
+        .where("job_id", "=", jobId)
+        .executeTakeFirst();
+      return row && toJob(row);
+    },
+
+    async list(filter: JobFilter): Promise<Job[]> {
+      let query = queries
+        .selectFrom("jobs")
+        .select(["message", "version"])
+        .where("tenant_id", "=", tenantId)
+        .orderBy("created_at", "desc")
+        .orderBy("job_id", "desc")
+        .limit(filter.limit);
+      if (filter.status) query = query.where("status", "=", filter.status);
+      if (filter.deviceGroupId) query = query.where("device_group_id", "=", filter.deviceGroupId);
+      const { after } = filter;
+      if (after) {
+        query = query.where(({ eb, refTuple, tuple }) =>
+          eb(refTuple("created_at", "job_id"), "<", tuple(after[0], after[1])),
+        );
+      }
+      return (await query.execute()).map(toJob);
+    },
+
+    /** Jobs of a device group that have not ended, oldest first. */
+    async open(deviceGroupId: string): Promise<Job[]> {
+      const rows = await queries
+        .selectFrom("jobs")
+        .select(["message", "version"])
+        .where("tenant_id", "=", tenantId)
+        .where("device_group_id", "=", deviceGroupId)
+        .where("status", "in", openStates)
+        .orderBy("created_at")
+        .orderBy("job_id")
+        .execute();
+      return rows.map(toJob);
+    },
+
+    async delete(jobId: string): Promise<void> {
+      for (const table of ["dispatches", "job_changes", "jobs"] as const) {
+        await queries
+          .deleteFrom(table)
+          .where("tenant_id", "=", tenantId)
+          .where("job_id", "=", jobId)
+          .execute();
+      }
+    },
+
+    /** Changes of a job after a sequence, oldest first. */
+    async changes(jobId: string, after: bigint): Promise<{ sequence: bigint; job: Job }[]> {
+      const rows = await queries
+        .selectFrom("job_changes")
+        .select(["sequence", "message"])
+        .where("tenant_id", "=", tenantId)
+        .where("job_id", "=", jobId)
+        .where("sequence", ">", Number(after))
+        .orderBy("sequence")
+        .execute();
+      return rows.map((row) => ({ sequence: BigInt(row.sequence), job: fromBinary(JobSchema, row.message) }));
+    },
+
+    /** Sequence of the newest change of a job. */
+    async lastSequence(jobId: string): Promise<bigint> {
+      const row = await queries
+        .selectFrom("job_changes")
+        .select((eb) => eb.fn.max("sequence").as("sequence"))
+        .where("tenant_id", "=", tenantId)
+        .where("job_id", "=", jobId)
+        .executeTakeFirst();
+      return BigInt(row?.sequence ?? 0);
+    },
+
+    async insertDispatch(deviceGroupId: string, dispatch: Omit<StoredDispatch, "closedAt">): Promise<void> {
+      await queries
+        .insertInto("dispatches")
+        .values({
+          tenant_id: tenantId,
+          dispatch_id: dispatch.dispatchId,
+          device_group_id: deviceGroupId,
+          job_id: dispatch.jobId,
+          command: dispatch.command,
+          created_at: dispatch.createdAt,
+          closed_at: null,
+        })
+        .execute();
+    },
+
+    /** Dispatches of a group that wait for acknowledgement, oldest first. */
+    async waitingDispatches(deviceGroupId: string, since: number): Promise<StoredDispatch[]> {
+      const rows = await queries
+        .selectFrom("dispatches")
+        .selectAll()
+        .where("tenant_id", "=", tenantId)
+        .where("device_group_id", "=", deviceGroupId)
+        .where("closed_at", "is", null)
+        .where("created_at", ">=", since)
+        .orderBy("created_at")
+        .orderBy("dispatch_id")
+        .execute();
+      return rows.map(toDispatch);
+    },
+
+    async dispatch(deviceGroupId: string, dispatchId: string): Promise<StoredDispatch | undefined> {
+      const row = await queries
+        .selectFrom("dispatches")
+        .selectAll()
+        .where("tenant_id", "=", tenantId)
+        .where("dispatch_id", "=", dispatchId)
+        .where("device_group_id", "=", deviceGroupId)
+        .executeTakeFirst();
+      return row && toDispatch(row);
+    },
+
+    async dispatchesOfJob(jobId: string): Promise<StoredDispatch[]> {
+      const rows = await queries
+        .selectFrom("dispatches")
+        .selectAll()
+        .where("tenant_id", "=", tenantId)
+        .where("job_id", "=", jobId)
+        .execute();
+      return rows.map(toDispatch);
+    },
+
+    async closeDispatch(dispatchId: string, at: number): Promise<void> {
+      await queries
+        .updateTable("dispatches")
+        .set({ closed_at: at })
+        .where("tenant_id", "=", tenantId)
+        .where("dispatch_id", "=", dispatchId)
+        .where("closed_at", "is", null)
+        .execute();
+    },
+  };
+}
+
+const toDispatch = (row: {
+  dispatch_id: string;
+  job_id: string;
+  command: DispatchCommand;
+  created_at: number;
+  closed_at: number | null;
+}): StoredDispatch => ({
+  dispatchId: row.dispatch_id,
+  jobId: row.job_id,
+  command: row.command,
+  createdAt: row.created_at,
+  closedAt: row.closed_at,
+});
+
+/** Device groups of every tenant that have jobs which have not ended: the dispatcher's work list. */
+export function groupsWithOpenJobs(
+  queries: Queries,
+): Promise<{ tenant_id: string; device_group_id: string }[]> {
+  return queries
+    .selectFrom("jobs")
+    .select(["tenant_id", "device_group_id"])
+    .distinct()
+    .where("status", "in", openStates)
+    .execute();
+}

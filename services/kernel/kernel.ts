@@ -1,0 +1,93 @@
+import type { DescMessage, DescMethodServerStreaming, DescService, MessageShape } from "@bufbuild/protobuf";
+import type { Client, HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import type { Logger } from "pino";
+import { callInfo } from "./call.ts";
+import type { Database, Queries } from "./database.ts";
+import { type Bus, createTx, type Tx } from "./events.ts";
+import type { Migration } from "./migrate.ts";
+import type { Presence } from "./presence.ts";
+import { storeReplay } from "./replay.ts";
+import type { Topics } from "./topics.ts";
+
+/** What services stand on. */
+export interface Kernel {
+  readonly database: Database;
+  readonly bus: Bus;
+  readonly topics: Topics;
+  readonly presence: Presence;
+  readonly log: Logger;
+  /** The time, in Unix milliseconds. */
+  readonly nowMs: () => number;
+  /** The next sequence, see sequence.ts. */
+  readonly nextSequence: () => bigint;
+  /** Calls another service in the name of the same caller, through its contract. */
+  readonly peer: <S extends DescService>(service: S, context: HandlerContext) => LocalClient<S>;
+  /** Calls a server-streaming method of another service in the name of the same caller. */
+  readonly peerStream: <I extends DescMessage, O extends DescMessage>(
+    method: DescMethodServerStreaming<I, O>,
+    input: MessageShape<I>,
+    context: HandlerContext,
+  ) => AsyncIterable<MessageShape<O>>;
+  /** Runs a transaction; listeners hear its events after it is on disk. */
+  write<T>(work: (tx: Tx) => Promise<T>): Promise<T>;
+  /**
+   * Runs the transaction of a call that changes something and answers with its result. If the
+   * call carries an idempotency key, the answer is stored in the same transaction, so that a key
+   * is spent exactly when its effect is on disk.
+   */
+  mutate<T>(context: HandlerContext, work: (tx: Tx) => Promise<T>): Promise<T>;
+}
+
+/** Unary methods of a service as plain calls. */
+export type LocalClient<S extends DescService> = {
+  [K in keyof Client<S> as Client<S>[K] extends (request: never) => Promise<unknown>
+    ? K
+    : never]: Client<S>[K];
+};
+
+/** What a service module hands to the gateway. */
+export interface ServiceModule {
+  readonly services: readonly Registration[];
+  readonly migrations: readonly Migration[];
+  /** Begins background work, after migrations. */
+  start?(): Promise<void> | void;
+  /** Ends background work. */
+  stop?(): Promise<void> | void;
+}
+
+/** A contract service and its handlers. */
+export interface Registration {
+  readonly service: DescService;
+  readonly handlers: Record<string, unknown>;
+}
+
+/** Pairs a service with its handlers. */
+export const serve = <S extends DescService>(service: S, handlers: ServiceImpl<S>): Registration => ({
+  service,
+  handlers: handlers as Record<string, unknown>,
+});
+
+/** The transactions of a kernel. */
+export function createTransactions(database: Database, bus: Bus): Pick<Kernel, "write" | "mutate"> {
+  async function write<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+    let stated: ReturnType<typeof createTx>["events"] = [];
+    const result = await database.write(async (queries: Queries) => {
+      const { tx, events } = createTx(queries);
+      stated = events;
+      return work(tx);
+    });
+    bus.publish(stated);
+    return result;
+  }
+  return {
+    write,
+    mutate(context, work) {
+      const { principal, replay } = context.values.get(callInfo);
+      return write(async (tx) => {
+        const response = await work(tx);
+        if (replay && principal) await storeReplay(tx.queries, principal.tenantId, replay, response);
+        return response;
+      });
+    },
+  };
+}

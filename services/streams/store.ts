@@ -1,0 +1,262 @@
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type Resource, ResourceSchema } from "#gen/portolan/streams/v1/resource_pb.js";
+import { type TelemetrySample, TelemetrySampleSchema } from "#gen/portolan/streams/v1/telemetry_pb.js";
+import type { Queries } from "#kernel/database.ts";
+import type { Migration } from "#kernel/migrate.ts";
+
+declare module "#kernel/database.ts" {
+  interface Tables {
+    resources: {
+      tenant_id: string;
+      device_group_id: string;
+      created_at: number;
+      /** The Resource in its wire form. */
+      message: Uint8Array;
+    };
+    devices: { tenant_id: string; device_id: string; device_group_id: string };
+    samples: {
+      tenant_id: string;
+      device_group_id: string;
+      sequence: number;
+      job_id: string;
+      /** The TelemetrySample in its wire form. */
+      message: Uint8Array;
+    };
+  }
+}
+
+export const migrations: Migration[] = [
+  {
+    name: "streams/0001-resources",
+    async up(queries, types) {
+      await queries.schema
+        .createTable("resources")
+        .addColumn("tenant_id", "text", (column) => column.notNull())
+        .addColumn("device_group_id", "text", (column) => column.notNull())
+        .addColumn("created_at", "bigint", (column) => column.notNull())
+        .addColumn("message", types.bytes, (column) => column.notNull())
+        .addPrimaryKeyConstraint("resources_key", ["tenant_id", "device_group_id"])
+        .execute();
+      await queries.schema
+        .createTable("devices")
+        .addColumn("tenant_id", "text", (column) => column.notNull())
+        .addColumn("device_id", "text", (column) => column.notNull())
+        .addColumn("device_group_id", "text", (column) => column.notNull())
+        .addPrimaryKeyConstraint("devices_key", ["tenant_id", "device_id"])
+        .execute();
+      await queries.schema
+        .createTable("samples")
+        .addColumn("tenant_id", "text", (column) => column.notNull())
+        .addColumn("device_group_id", "text", (column) => column.notNull())
+        .addColumn("sequence", "bigint", (column) => column.notNull())
+        .addColumn("job_id", "text", (column) => column.notNull())
+        .addColumn("message", types.bytes, (column) => column.notNull())
+        .addPrimaryKeyConstraint("samples_key", ["tenant_id", "device_group_id", "sequence"])
+        .execute();
+      await queries.schema.createIndex("samples_age").on("samples").column("sequence").execute();
+    },
+  },
+];
+
+/** A recorded sample. */
+export interface Recorded {
+  readonly sequence: bigint;
+  readonly sample: TelemetrySample;
+}
+
+/** Which samples of a group to read, oldest first. */
+export interface SampleRange {
+  /** After this sequence. */
+  readonly after: bigint;
+  /** Before this sequence. */
+  readonly before?: bigint | undefined;
+  readonly jobId?: string | undefined;
+  readonly limit: number;
+}
+
+/** Device groups, devices and samples of one tenant. */
+export function streamsOf(tenantId: string, queries: Queries) {
+  const toResource = (row: { message: Uint8Array }) => fromBinary(ResourceSchema, row.message);
+  return {
+    async insert(resource: Resource, createdAt: number): Promise<boolean> {
+      const { numInsertedOrUpdatedRows } = await queries
+        .insertInto("resources")
+        .values({
+          tenant_id: tenantId,
+          device_group_id: resource.deviceGroupId,
+          created_at: createdAt,
+          message: toBinary(ResourceSchema, resource),
+        })
+        .onConflict((conflict) => conflict.doNothing())
+        .executeTakeFirst();
+      return numInsertedOrUpdatedRows === 1n;
+    },
+
+    async update(resource: Resource): Promise<void> {
+      await queries
+        .updateTable("resources")
+        .set({ message: toBinary(ResourceSchema, resource) })
+        .where("tenant_id", "=", tenantId)
+        .where("device_group_id", "=", resource.deviceGroupId)
+        .execute();
+    },
+
+    /** Makes the devices of a group these; tells the first id that another group holds, if any. */
+    async replaceDevices(deviceGroupId: string, deviceIds: readonly string[]): Promise<string | undefined> {
+      await queries
+        .deleteFrom("devices")
+        .where("tenant_id", "=", tenantId)
+        .where("device_group_id", "=", deviceGroupId)
+        .execute();
+      for (const deviceId of deviceIds) {
+        const { numInsertedOrUpdatedRows } = await queries
+          .insertInto("devices")
+          .values({ tenant_id: tenantId, device_id: deviceId, device_group_id: deviceGroupId })
+          .onConflict((conflict) => conflict.doNothing())
+          .executeTakeFirst();
+        if (numInsertedOrUpdatedRows !== 1n) return deviceId;
+      }
+      return undefined;
+    },
+
+    async get(deviceGroupId: string): Promise<Resource | undefined> {
+      const row = await queries
+        .selectFrom("resources")
+        .select("message")
+        .where("tenant_id", "=", tenantId)
+        .where("device_group_id", "=", deviceGroupId)
+        .executeTakeFirst();
+      return row && toResource(row);
+    },
+
+    /** The group of a device. */
+    async groupOf(deviceId: string): Promise<string | undefined> {
+      const row = await queries
+        .selectFrom("devices")
+        .select("device_group_id")
+        .where("tenant_id", "=", tenantId)
+        .where("device_id", "=", deviceId)
+        .executeTakeFirst();
+      return row?.device_group_id;
+    },
+
+    async list(size: number, after: string): Promise<Resource[]> {
+      const rows = await queries
+        .selectFrom("resources")
+        .select("message")
+        .where("tenant_id", "=", tenantId)
+        .where("device_group_id", ">", after)
+        .orderBy("device_group_id")
+        .limit(size)
+        .execute();
+      return rows.map(toResource);
+    },
+
+    /** Deletes a group with its devices and samples. */
+    async delete(deviceGroupId: string): Promise<boolean> {
+      for (const table of ["samples", "devices"] as const) {
+        await queries
+          .deleteFrom(table)
+          .where("tenant_id", "=", tenantId)
+          .where("device_group_id", "=", deviceGroupId)
+          .execute();
+      }
+      const { numDeletedRows } = await queries
+        .deleteFrom("resources")
+        .where("tenant_id", "=", tenantId)
+        .where("device_group_id", "=", deviceGroupId)
+        .executeTakeFirst();
+      return numDeletedRows === 1n;
+    },
+
+    async insertSample(deviceGroupId: string, { sequence, sample }: Recorded): Promise<void> {
+      await queries
+        .insertInto("samples")
+        .values({
+          tenant_id: tenantId,
+          device_group_id: deviceGroupId,
+          sequence: Number(sequence),
+          job_id: sample.jobId,
+          message: toBinary(TelemetrySampleSchema, sample),
+        })
+        .execute();
+    },
+
+    async samples(deviceGroupId: string, range: SampleRange): Promise<Recorded[]> {
+      let query = queries
+        .selectFrom("samples")
+        .select(["sequence", "message"])
+        .where("tenant_id", "=", tenantId)
+        .where("device_group_id", "=", deviceGroupId)
+        .where("sequence", ">", Number(range.after))
+        .orderBy("sequence")
+        .limit(range.limit);
+      if (range.before !== undefined) query = query.where("sequence", "<", Number(range.before));
+      if (range.jobId) query = query.where("job_id", "=", range.jobId);
+      return (await query.execute()).map(toRecorded);
+    },
+
+    /** The newest samples of a group, oldest first. */
+    async newest(deviceGroupId: string, count: number): Promise<Recorded[]> {
+      const rows = await queries
+        .selectFrom("samples")
+        .select(["sequence", "message"])
+        .where("tenant_id", "=", tenantId)
+        .where("device_group_id", "=", deviceGroupId)
+        .orderBy("sequence", "desc")
+        .limit(count)
+        .execute();
+      return rows.map(toRecorded).reverse();
+    },
+  };
+}
+
+const toRecorded = (row: { sequence: number; message: Uint8Array }): Recorded => ({
+  sequence: BigInt(row.sequence),
+  sample: fromBinary(TelemetrySampleSchema, row.message),
+});
+
+/** Deletes samples of every tenant before a sequence, at most so many at once. */
+export async function pruneByAge(queries: Queries, before: bigint, limit: number): Promise<number> {
+  const old = queries
+    .selectFrom("samples")
+    .select(["tenant_id", "device_group_id", "sequence"])
+    .where("sequence", "<", Number(before))
+    .limit(limit);
+  const { numDeletedRows } = await queries
+    .deleteFrom("samples")
+    .where(({ eb, refTuple }) =>
+      eb(
+        refTuple("tenant_id", "device_group_id", "sequence"),
+        "in",
+        old.$asTuple("tenant_id", "device_group_id", "sequence"),
+      ),
+    )
+    .executeTakeFirst();
+  return Number(numDeletedRows);
+}
+
+/** Deletes what a group holds beyond its newest `keep` samples. */
+export async function pruneBySize(
+  queries: Queries,
+  tenantId: string,
+  deviceGroupId: string,
+  keep: number,
+): Promise<void> {
+  const oldestKept = await queries
+    .selectFrom("samples")
+    .select("sequence")
+    .where("tenant_id", "=", tenantId)
+    .where("device_group_id", "=", deviceGroupId)
+    .orderBy("sequence", "desc")
+    .offset(keep)
+    .limit(1)
+    .executeTakeFirst();
+  if (!oldestKept) return;
+  await queries
+    .deleteFrom("samples")
+    .where("tenant_id", "=", tenantId)
+    .where("device_group_id", "=", deviceGroupId)
+    .where("sequence", "<=", oldestKept.sequence)
+    .execute();
+}

@@ -1,0 +1,150 @@
+import { create } from "@bufbuild/protobuf";
+import { type Timestamp, timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
+import type { ServiceImpl } from "@connectrpc/connect";
+import { TrackKind, TrackUpdateSchema } from "#gen/portolan/common/v1/track_pb.js";
+import type { TelemetrySample } from "#gen/portolan/streams/v1/telemetry_pb.js";
+import type { TelemetryService } from "#gen/portolan/streams/v1/telemetry_service_pb.js";
+import { tenantOf } from "#kernel/call.ts";
+import { fail } from "#kernel/errors.ts";
+import type { Kernel } from "#kernel/kernel.ts";
+import { cutPage, pageTokens } from "#kernel/page.ts";
+import { sequenceAt, timeOfSequence } from "#kernel/sequence.ts";
+import { merge, silentGroup, toTrackState } from "./group-state.ts";
+import { createIngest } from "./ingest.ts";
+import type { LiveGroups } from "./live-groups.ts";
+import { streamsOf } from "./store.ts";
+
+/** Samples of a client stream that may wait for the disk at a time. */
+const inFlight = 32;
+
+/** Samples of a replay read at once. */
+const replayPage = 500;
+
+/** Handlers of TelemetryService. */
+export function createTelemetryService(
+  kernel: Kernel,
+  groups: LiveGroups,
+): ServiceImpl<typeof TelemetryService> {
+  const ingest = createIngest(kernel, groups);
+
+  async function demandGroup(tenantId: string, deviceGroupId: string): Promise<void> {
+    if (!(await groups.exists(tenantId, deviceGroupId))) throw fail("DEVICE_GROUP_NOT_FOUND");
+  }
+
+  return {
+    async publishTelemetry(requests, context) {
+      const tenantId = tenantOf(context);
+      let deviceGroupId = "";
+      let accepted = 0n;
+      let lastSequence = 0n;
+      const waiting = new Set<Promise<void>>();
+      let failed: unknown;
+      for await (const request of requests) {
+        deviceGroupId = request.deviceGroupId || deviceGroupId;
+        if (!deviceGroupId) throw fail("DEVICE_GROUP_NOT_FOUND");
+        const stored = ingest(tenantId, deviceGroupId, request.sample as TelemetrySample)
+          .then((sequence) => {
+            accepted += 1n;
+            if (sequence > lastSequence) lastSequence = sequence;
+          })
+          .catch((error) => {
+            failed ??= error;
+          })
+          .finally(() => waiting.delete(stored));
+        waiting.add(stored);
+        if (waiting.size >= inFlight) await Promise.race(waiting);
+        if (failed) break;
+      }
+      await Promise.all(waiting);
+      if (failed) throw failed;
+      return { accepted, lastSequence };
+    },
+
+    async publishSample(request, context) {
+      const { deviceGroupId, sample } = request;
+      return { sequence: await ingest(tenantOf(context), deviceGroupId, sample as TelemetrySample) };
+    },
+
+    async listSamples(request, context) {
+      const tenantId = tenantOf(context);
+      const { deviceGroupId, jobId, startTime, endTime } = request;
+      await demandGroup(tenantId, deviceGroupId);
+      const size = request.limit || 100;
+      const [from, to] = range(startTime, endTime);
+      const tokens = pageTokens("samples", tenantId, deviceGroupId, jobId, Number(from), Number(to ?? 0));
+      const [after] = (tokens.decode(request.pageToken) ?? []) as [number?];
+      const rows = await streamsOf(tenantId, kernel.database.read).samples(deviceGroupId, {
+        after: after === undefined ? from : BigInt(after),
+        before: to,
+        jobId,
+        limit: size + 1,
+      });
+      const [page, nextPageToken] = cutPage(rows, size, ({ sequence }) => tokens.encode([Number(sequence)]));
+      return {
+        samples: page.map(({ sequence, sample }) => ({
+          sequence,
+          receivedAt: timestampFromMs(timeOfSequence(sequence)),
+          sample,
+        })),
+        count: page.length,
+        nextPageToken,
+      };
+    },
+
+    async *replayTrack(request, context) {
+      const tenantId = tenantOf(context);
+      const { deviceGroupId, jobId, startTime, endTime, speed = 1 } = request;
+      await demandGroup(tenantId, deviceGroupId);
+      const store = streamsOf(tenantId, kernel.database.read);
+      const [from, to] = range(startTime, endTime);
+      let state = silentGroup(0);
+      let origin: { recordedMs: number; playedMs: number } | undefined;
+      for (let position = from; ; ) {
+        const page = await store.samples(deviceGroupId, {
+          after: position,
+          before: to,
+          jobId,
+          limit: replayPage,
+        });
+        for (const recorded of page) {
+          position = recorded.sequence;
+          state = merge(state, recorded);
+          const recordedMs = recorded.sample.timestamp
+            ? timestampMs(recorded.sample.timestamp)
+            : timeOfSequence(position);
+          origin ??= { recordedMs, playedMs: performance.now() };
+          if (speed > 0) {
+            const dueMs = origin.playedMs + (recordedMs - origin.recordedMs) / speed;
+            await sleep(dueMs - performance.now(), context.signal);
+          }
+          if (context.signal.aborted) return;
+          yield create(TrackUpdateSchema, {
+            ...toTrackState(deviceGroupId, state, true),
+            sequence: position,
+            kind: TrackKind.HISTORY,
+            subject: deviceGroupId,
+          });
+        }
+        if (page.length < replayPage) return;
+      }
+    },
+  };
+}
+
+/** The sequences after which and before which samples lie in a span of arrival times. */
+function range(start: Timestamp | undefined, end: Timestamp | undefined): [bigint, bigint | undefined] {
+  return [start ? sequenceAt(timestampMs(start)) - 1n : 0n, end && sequenceAt(timestampMs(end))];
+}
+
+function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  if (ms <= 0 || signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, Math.min(ms, 2 ** 31 - 1));
+    signal.addEventListener("abort", done);
+  });
+}
