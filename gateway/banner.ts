@@ -1,25 +1,24 @@
 /** What a newcomer needs to see. */
 export interface BannerFacts {
   readonly url: string;
-  readonly apiKey: string;
-  /** Whether the key was set by the operator, who then knows it; it is not printed. */
-  readonly keyIsGiven: boolean;
+  /** The generated key; undefined if the operator set it, or it cannot be known: it is not printed. */
+  readonly apiKey: string | undefined;
   readonly sandbox: boolean;
 }
 
 /** The text printed at start: where the server is, its key, and commands to copy. */
-export function banner({ url, apiKey, keyIsGiven, sandbox }: BannerFacts): string {
-  const shownKey = keyIsGiven ? "$PORTOLAN_ADMIN_API_KEY" : apiKey;
+export function banner({ url, apiKey, sandbox }: BannerFacts): string {
+  const key = apiKey ?? "$PORTOLAN_ADMIN_API_KEY";
   const curl = url.startsWith("https:") ? "curl -sk" : "curl -s";
   const bufFlags = url.startsWith("https:") ? "--insecure" : "--http2-prior-knowledge";
   return `
   Portolan serves gRPC, gRPC-Web, Connect and REST on ${url}
-  API key  ${shownKey}
+  API key  ${key}
   Sandbox  ${sandbox ? "3 simulated docks are flying: sandbox-dock-1 to sandbox-dock-3" : "off"}
 
   Create a job and follow it:
 
-    export KEY=${shownKey}
+    export KEY=${key}
     JOB=$(${curl} ${url}/v3/jobs/create -H "x-api-key: $KEY" -H 'content-type: application/json' \\
       -d '{"name":"First flight","deviceGroupId":"sandbox-dock-1","missionId":"survey-1"}' | tee /dev/stderr | sed 's/.*"jobId":"\\([^"]*\\)".*/\\1/')
     ${curl}N ${url}/v3/jobs/$JOB/status/ws -H "x-api-key: $KEY"

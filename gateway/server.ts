@@ -21,7 +21,8 @@ import { createIdentity, migrations as identityMigrations } from "#services/iden
 import { createJobs } from "#services/jobs/index.ts";
 import { createShares } from "#services/shares/index.ts";
 import { createStreams } from "#services/streams/index.ts";
-import { createCallContexts } from "./call-context.ts";
+import { openAdminKey } from "./admin-key.ts";
+import { createCallContexts, requestIdOf } from "./call-context.ts";
 import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
 import { createGate } from "./gate/gate.ts";
 import { permissionsByRole } from "./gate/policy.ts";
@@ -42,6 +43,8 @@ const pruneMs = 60 * 60 * 1000;
 export interface Server {
   readonly url: string;
   readonly kernel: Kernel;
+  /** The administrator's key, see openAdminKey. */
+  readonly adminKey: string | undefined;
   /** Stops taking calls, ends streams cleanly, lets calls in flight finish, and closes the store. */
   stop(): Promise<void>;
 }
@@ -73,6 +76,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   const permissions = permissionsByRole(services.flatMap((service) => service.methods));
   const identity = await createIdentity(kernel, permissions);
   modules.unshift(identity.module);
+  const adminKey = await openAdminKey(kernel, config);
 
   const gate = createGate({ database, log, authenticator: identity.authenticator });
   const endpoints = modules.flatMap((module) =>
@@ -116,6 +120,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
 
   async function handle(request: Request, response: Response): Promise<void> {
     const path = request.url?.split("?", 1)[0] ?? "/";
+    response.setHeader("x-request-id", requestIdOf(request));
     const probe = probes[path];
     if (probe) return answerProbe(response, probe());
     if (connect(request, response)) return;
@@ -148,6 +153,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   return {
     url,
     kernel,
+    adminKey,
     async stop() {
       ready = false;
       health.shutdown();

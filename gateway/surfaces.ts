@@ -3,7 +3,6 @@ import {
   type DescField,
   type DescMethod,
   getOption,
-  hasOption,
   type JsonObject,
   type JsonValue,
 } from "@bufbuild/protobuf";
@@ -67,9 +66,6 @@ function styleOf(surface: Surface): SurfaceStyle {
   const value = SurfaceSchema.value[surface];
   return getOption(value as DescEnumValue, styleOption);
 }
-
-/** Whether the surface of a method wraps success in a flag. */
-export const hasStyle = (value: DescEnumValue): boolean => hasOption(value, styleOption);
 
 const withSuccess = (body: JsonValue): JsonValue => ({ success: true, ...(body as JsonObject) });
 

@@ -40,11 +40,12 @@ export class BodyReader {
           this.#drain(stream);
         } else chunks.push(chunk);
       });
-      stream.on("end", () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)));
-      stream.on("error", (error) => reject(this.#readError(error)));
-      this.#req.on("close", () => {
-        if (!this.#req.complete) reject(canceled());
+      stream.on("end", () => {
+        if (this.#req.aborted) reject(canceled());
+        else resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks));
       });
+      stream.on("error", (error) => reject(this.#readError(error)));
+      this.#onCut(() => reject(canceled()));
     });
   }
 
@@ -54,6 +55,7 @@ export class BodyReader {
     try {
       // The request must outlive an early end of the iteration, to be answered.
       for await (const chunk of stream.iterator({ destroyOnReturn: false })) yield chunk as Buffer;
+      if (this.#req.aborted) throw canceled();
     } catch (error) {
       throw this.#readError(error);
     } finally {
@@ -154,10 +156,17 @@ export class BodyReader {
     if (!decoder)
       throw this.#unsupported(`${coding} is not a known content encoding; use gzip, br or deflate`);
     req.on("error", (error) => decoder.destroy(error));
-    req.on("close", () => {
-      if (!this.#req.complete) decoder.destroy(canceled());
-    });
+    this.#onCut(() => decoder.destroy(canceled()));
     return req.pipe(decoder);
+  }
+
+  /** Calls back if the client goes away before the end of the body. */
+  #onCut(listener: () => void): void {
+    const req = this.#req;
+    req.on("close", () => {
+      if (!req.readableEnded) listener();
+    });
+    if (req.destroyed && !req.readableEnded) listener();
   }
 
   #drain(stream: Readable): void {

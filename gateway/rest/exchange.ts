@@ -1,7 +1,7 @@
 import { promisify } from "node:util";
 import { brotliCompress, constants, gzip } from "node:zlib";
 import type { JsonValue, Registry } from "@bufbuild/protobuf";
-import type { ConnectError } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import type { Dialect } from "./dialect.ts";
 import { httpStatusOf, retryAfter, statusJson } from "./errors.ts";
 import { preferences, type Request, type Response } from "./http.ts";
@@ -22,6 +22,7 @@ interface Sink {
   destroy(): unknown;
 }
 
+const CLIENT_GONE_STATUS = 499;
 const COMPRESS_FROM = 1024;
 const compressors = {
   br: (data: Buffer) =>
@@ -50,6 +51,7 @@ export class Exchange {
   readonly #dialect: Dialect;
   readonly #registry: Registry | undefined;
   readonly #headOnly: boolean;
+  readonly #gone = new AbortController();
   #brokenOff = false;
 
   constructor(req: Request, res: Response, dialect: Dialect, registry: Registry | undefined) {
@@ -58,15 +60,15 @@ export class Exchange {
     this.#dialect = dialect;
     this.#registry = registry;
     this.#headOnly = req.method === "HEAD";
+    res.once("close", () => {
+      if (!this.#sink.writableEnded)
+        this.#gone.abort(new ConnectError("the client went away", Code.Canceled));
+    });
   }
 
+  /** The status that was answered; 499 if the client did not stay for it. */
   get status(): number {
-    return this.#sink.statusCode;
-  }
-
-  /** Whether the client got, or could still get, the response. */
-  get wasAnswered(): boolean {
-    return this.#sink.writableEnded || this.#brokenOff;
+    return this.#gone.signal.aborted && !this.#brokenOff ? CLIENT_GONE_STATUS : this.#sink.statusCode;
   }
 
   get headOnly(): boolean {
@@ -79,17 +81,12 @@ export class Exchange {
 
   /** Whether nobody can be answered any more. */
   get isOver(): boolean {
-    return this.#sink.destroyed || this.#sink.writableEnded;
+    return this.#gone.signal.aborted || this.#sink.destroyed || this.#sink.writableEnded;
   }
 
-  /** Calls back if the client goes away before the response was ended. */
-  onGone(listener: () => void): void {
-    const { req } = this;
-    const sink = this.#sink;
-    sink.once("close", () => {
-      if (!sink.writableEnded) listener();
-    });
-    if (sink.destroyed || (req.destroyed && !req.complete)) listener();
+  /** Aborted when the client goes away before the response was ended. */
+  get gone(): AbortSignal {
+    return this.#gone.signal;
   }
 
   /** Adds headers that a handler set. */
@@ -103,6 +100,12 @@ export class Exchange {
 
   setHeader(name: string, value: string): void {
     this.#sink.setHeader(name, value);
+  }
+
+  /** Says that the response depends on a request header. */
+  addVary(name: string): void {
+    const there = this.#sink.getHeader("vary");
+    this.#sink.setHeader("vary", there ? `${there}, ${name}` : name);
   }
 
   /** Answers without a body. */
@@ -124,8 +127,7 @@ export class Exchange {
   async sendJson(status: number, json: JsonValue, contentType = "application/json"): Promise<void> {
     const data = Buffer.from(JSON.stringify(json));
     if (data.length < COMPRESS_FROM) return this.sendBytes(status, contentType, data);
-    const vary = this.#sink.getHeader("vary");
-    this.#sink.setHeader("vary", vary ? `${vary}, Accept-Encoding` : "Accept-Encoding");
+    this.addVary("Accept-Encoding");
     const coding = chooseCoding(this.req.headers["accept-encoding"]);
     if (!coding) return this.sendBytes(status, contentType, data);
     const compressed = await compressors[coding](data);

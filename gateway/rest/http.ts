@@ -44,8 +44,16 @@ export function plainHeaders(headers: IncomingHttpHeaders): Record<string, strin
 
 const GRPC_UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
 
-/** The timeout a client asks for, by any of three headers. */
+/** The longest that a timer can wait. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+
+/** The timeout in milliseconds that a client asks for, by any of three headers. */
 export function timeoutOf(headers: IncomingHttpHeaders): number | undefined {
+  const timeout = requestedTimeout(headers);
+  return timeout === undefined ? undefined : Math.min(timeout, MAX_TIMEOUT_MS);
+}
+
+function requestedTimeout(headers: IncomingHttpHeaders): number | undefined {
   const milliseconds = number(headers["connect-timeout-ms"]);
   if (milliseconds !== undefined) return milliseconds;
   const seconds = number(headers["x-server-timeout"]);

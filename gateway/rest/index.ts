@@ -88,7 +88,6 @@ export interface Transcoder {
 }
 
 const DEFAULT_MAX_BODY_BYTES = 4 * 1024 * 1024;
-const CLIENT_GONE_STATUS = 499;
 /** One object for all calls: a reason made per call costs a tenth of a small call. */
 const CALL_IS_OVER = new ConnectError("the call is over", Code.Canceled);
 
@@ -124,8 +123,7 @@ export function createTranscoder(options: TranscoderOptions): Transcoder {
   }
 
   const done = (exchange: Exchange, method?: DescMethod): void => {
-    const { error, req } = exchange;
-    const status = exchange.wasAnswered ? exchange.status : CLIENT_GONE_STATUS;
+    const { error, req, status } = exchange;
     options.onDone?.({ status, req, ...(method && { method }), ...(error && { error }) });
   };
   const unmatched = (req: Request, res: Response, path: string): Exchange =>
@@ -272,8 +270,6 @@ class Call {
   #context(httpMethod: string, query: string, credential: string | undefined) {
     const exchange = this.#exchange;
     const { req } = exchange;
-    const gone = new AbortController();
-    exchange.onGone(() => gone.abort(new ConnectError("the client went away", Code.Canceled)));
     const requestHeader = plainHeaders(req.headers);
     if (credential !== undefined) requestHeader.authorization ??= `Bearer ${credential}`;
     const { path } = splitTarget(req.url ?? "/");
@@ -286,7 +282,7 @@ class Call {
       requestMethod: httpMethod,
       url: urlOf(req, query === "" ? path : `${path}?${query}`),
       requestHeader,
-      requestSignal: gone.signal,
+      requestSignal: exchange.gone,
       ...(timeoutMs !== undefined && { timeoutMs }),
       ...(contextValues && { contextValues }),
     });

@@ -473,7 +473,8 @@ describe("any message", () => {
       done: fc.boolean(),
       crew: fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }),
       tons: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
-      draft: fc.double(),
+      // JSON.stringify has no negative zero.
+      draft: fc.double().filter((n) => !Object.is(n, -0)),
       seal: fc.uint8Array(),
       tags: fc.array(fc.string()),
       marks: fc.array(fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n })),
@@ -493,7 +494,7 @@ describe("any message", () => {
         const message = create(voyage, {
           ...init,
           stops: stops.map((s) => ({ dock: s.id ?? "", takes: s.cargo ?? 0 })),
-        } as object);
+        } as Record<string, unknown>);
         const body = JSON.stringify(toJson(voyage, message));
         expect((await strange.send("POST", "/v1/voyages", { headers: json, body })).status).toBe(200);
         expect(host.input.voyage ?? {}).toEqual(toJson(voyage, message));
@@ -505,7 +506,10 @@ describe("any message", () => {
   test("bound from the query it was rendered as", async () => {
     await fc.assert(
       fc.asyncProperty(leaves, async (init) => {
-        const message = create(get, { filter: create(voyage, init as object) } as object);
+        const message = create(get, { filter: create(voyage, init as Record<string, unknown>) } as Record<
+          string,
+          unknown
+        >);
         const query = renderQuery(get, message);
         expect((await strange.send("GET", `/v1/voyages?${query}`)).status).toBe(200);
         const expected = toJson(get, message) as JsonObject;

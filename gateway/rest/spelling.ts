@@ -48,6 +48,11 @@ export interface EnumSpelling {
   readonly names: readonly string[];
 }
 
+interface Differences {
+  readonly reading: boolean;
+  readonly writing: boolean;
+}
+
 /** Thrown by `Spelling.read` for JSON that is not of the message; `explain` says why. */
 export class NotOfMessage extends Error {}
 
@@ -58,6 +63,7 @@ export class Spelling {
   readonly jsonOptions: { readonly registry?: Registry };
   readonly #plans = new Map<DescMessage, Plan>();
   readonly #enums = new Map<DescEnum, EnumSpelling>();
+  readonly #differing = new Map<DescMessage, Differences>();
   readonly #texts = new WeakMap<Message, string>();
 
   constructor(dialect: Dialect, registry?: Registry) {
@@ -118,11 +124,11 @@ export class Spelling {
 
     const own = message.fields.map((desc) => {
       const field = this.#field(desc);
-      if (this.#some(desc, (f) => this.#isRespelled(f))) {
-        field.respelled = true;
-        plan.respelled = true;
-      }
-      if (this.#short && this.#some(desc, (f) => enumOf(f) !== undefined)) written.push(field);
+      const { child } = field;
+      const below = child && this.#differences(child.message);
+      field.respelled = this.#isRespelled(desc) || below?.reading === true;
+      if (field.respelled) plan.respelled = true;
+      if (this.#short && (field.enum || below?.writing)) written.push(field);
       return field;
     });
     for (const field of own) fields.set(field.desc.name, field).set(field.desc.jsonName, field);
@@ -165,17 +171,26 @@ export class Spelling {
     );
   }
 
-  /** Whether a field, or any field below it, answers to the predicate. */
-  #some(
-    desc: DescField,
-    predicate: (desc: DescField) => boolean,
-    seen: Set<DescMessage> = new Set(),
-  ): boolean {
-    if (predicate(desc)) return true;
-    const { message } = desc;
-    if (!message || isWellKnown(message) || seen.has(message)) return false;
-    seen.add(message);
-    return message.fields.some((field) => this.#some(field, predicate, seen));
+  /** How a message, or any message below it, differs from protobuf's own JSON. */
+  #differences(message: DescMessage): Differences {
+    const known = this.#differing.get(message);
+    if (known) return known;
+    let reading = false;
+    let writing = false;
+    const seen = new Set<DescMessage>();
+    const visit = (each: DescMessage): void => {
+      if (seen.has(each) || isWellKnown(each)) return;
+      seen.add(each);
+      for (const field of each.fields) {
+        reading ||= this.#isRespelled(field);
+        writing ||= enumOf(field) !== undefined;
+        if (field.message) visit(field.message);
+      }
+    };
+    visit(message);
+    const found = { reading, writing };
+    this.#differing.set(message, found);
+    return found;
   }
 
   #outputName(field: DescField): string {

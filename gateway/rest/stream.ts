@@ -122,7 +122,7 @@ class JsonLayout {
   start(): void {
     const { exchange, context } = this.#streaming;
     exchange.addHeaders(context.responseHeader);
-    exchange.setHeader("vary", "Accept");
+    exchange.addVary("Accept");
     exchange.startStream(this.#format.contentType);
     if (!exchange.headOnly) exchange.write(this.#format.open);
   }

@@ -17,7 +17,7 @@ import { runDock } from "./dock.ts";
 
 const GROUP = "sandbox-dock-1";
 const HOME = { lon: 10.14962, lat: 54.33188, altitudeM: 4 };
-const WAIT = { timeout: 20_000, interval: 10 };
+const WAIT = { timeout: 45_000, interval: 10 };
 
 /** Stands for the server: what it was told, what it tells, and what it breaks. */
 function createFakeServer() {

@@ -4,13 +4,16 @@ import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
 import type { Job } from "#gen/portolan/jobs/v1/job_pb.js";
 import type { Kernel } from "#kernel/kernel.ts";
 import { createChanges } from "./changes.ts";
-import { groupsWithOpenJobs, jobsOf } from "./store.ts";
+import { groupsWithOpenJobs, jobsOf, type StoredDispatch } from "./store.ts";
 
 /** How long a running job's devices may be silent before it fails, in milliseconds. */
 export const offlineMs = 60_000;
 
 /** How long a device has to confirm the cancellation of a running job, in milliseconds. */
 export const cancelConfirmMs = 15_000;
+
+/** How long after it took a job a device may stay on the ground before it is told again, in milliseconds. */
+export const launchMs = 120_000;
 
 /** What is to be done with one job now. */
 export type Decision =
@@ -23,7 +26,7 @@ export interface GroupFacts {
   readonly online: boolean;
   /** When the group was last heard, in Unix milliseconds; the start of the server if never. */
   readonly heardMs: number;
-  /** Ids of the jobs whose START the group has been given. */
+  /** Ids of the jobs whose START the group has been given, and may still be about to follow. */
   readonly started: ReadonlySet<string>;
 }
 
@@ -46,7 +49,9 @@ export function decide(jobs: readonly Job[], facts: GroupFacts): Decision[] {
       } else busy = true;
       continue;
     }
-    const dueMs = timestampMs((job.scheduledAt ?? job.createdAt) as Timestamp);
+    const createdMs = timestampMs(job.createdAt as Timestamp);
+    // A time that had passed already when the job was made does not shorten its time in line.
+    const dueMs = job.scheduledAt ? Math.max(timestampMs(job.scheduledAt), createdMs) : createdMs;
     if (dueMs > nowMs) continue;
     const queueMs = job.queueTimeout ? durationMs(job.queueTimeout) : Number.POSITIVE_INFINITY;
     if (nowMs - dueMs >= queueMs) {
@@ -98,7 +103,9 @@ export function createDispatcher(kernel: Kernel) {
       const started = new Set<string>();
       for (const job of jobs.filter(({ status }) => status !== JobState.INPROGRESS)) {
         const given = await store.dispatchesOfJob(job.jobId);
-        if (given.some(({ command }) => command === DispatchCommand.START)) started.add(job.jobId);
+        const holds = ({ command, closedAt }: StoredDispatch) =>
+          command === DispatchCommand.START && (closedAt ?? kernel.nowMs()) > kernel.nowMs() - launchMs;
+        if (given.some(holds)) started.add(job.jobId);
       }
       return {
         nowMs: kernel.nowMs(),

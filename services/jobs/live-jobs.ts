@@ -62,6 +62,8 @@ export function createLiveJobs(kernel: Kernel): OpenSubject {
           while (changes[0] && changes[0].sequence < recorded.sequence) {
             const change = changes.shift() as (typeof changes)[number];
             current = change.job;
+            // The last change of an ended job is the final message, which follows.
+            if (isFinal(current.status)) return;
             yield {
               sequence: change.sequence,
               state: { deviceGroupId: current.deviceGroupId, ...jobFields(current, false) },
@@ -71,8 +73,7 @@ export function createLiveJobs(kernel: Kernel): OpenSubject {
           yield { sequence: recorded.sequence, state: { ...recorded.state, ...jobFields(current, false) } };
         }
         for (const change of changes) {
-          // The last change of an ended job is the final message, which follows.
-          if (isFinal(change.job.status)) continue;
+          if (isFinal(change.job.status)) return;
           yield {
             sequence: change.sequence,
             state: { deviceGroupId: change.job.deviceGroupId, ...jobFields(change.job, false) },

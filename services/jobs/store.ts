@@ -180,12 +180,15 @@ export function jobsOf(tenantId: string, queries: Queries) {
       return true;
     },
 
+    /** A job; in a transaction it is held until the end, so that changes follow one another. */
     async get(jobId: string): Promise<Job | undefined> {
       const row = await queries
         .selectFrom("jobs")
         .select(["message", "version"])
         .where("tenant_id", "=", tenantId)
         .where("job_id", "=", jobId)
+        // Only PostgreSQL runs transactions side by side; on SQLite this is never true.
+        .$if(queries.isTransaction, (query) => query.forUpdate())
         .executeTakeFirst();
       return row && toJob(row);
     },

@@ -36,8 +36,10 @@ export function openSqlite(path: string): Database {
     handle.pragma("foreign_keys = ON");
     return handle;
   };
-  const writer = new Kysely<Tables>({ dialect: new SqliteDialect({ database: open() }) });
-  const read = new Kysely<Tables>({ dialect: new SqliteDialect({ database: open() }) });
+  const handles = [open(), open()] as const;
+  const [writer, read] = handles.map(
+    (database) => new Kysely<Tables>({ dialect: new SqliteDialect({ database }) }),
+  ) as [Queries, Queries];
   const group = createGroupCommit(writer);
   return {
     engine: "sqlite",
@@ -46,6 +48,8 @@ export function openSqlite(path: string): Database {
     async close() {
       await group.idle();
       await Promise.all([read.destroy(), writer.destroy()]);
+      // Kysely leaves a handle open over which it has never run a query.
+      for (const handle of handles) handle.close();
     },
   };
 }
@@ -137,10 +141,20 @@ export function openPostgres(url: string): Database {
   // A broken idle connection is replaced on next use; unheard, it would end the process.
   pool.on("error", () => {});
   const read = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
+  const running = new Set<Promise<unknown>>();
   return {
     engine: "postgres",
     read,
-    write: (work) => read.transaction().execute(work),
-    close: () => read.destroy(),
+    write(work) {
+      const transaction = read.transaction().execute(work);
+      running.add(transaction);
+      const done = () => running.delete(transaction);
+      transaction.then(done, done);
+      return transaction;
+    },
+    async close() {
+      await Promise.allSettled(running);
+      await read.destroy();
+    },
   };
 }

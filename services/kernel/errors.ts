@@ -118,8 +118,9 @@ export function toFailure(thrown: unknown): ConnectError {
 
 /** A Duration of so many milliseconds. */
 export function durationOf(ms: number): Duration {
+  const micros = Math.round(ms * 1000);
   return create(DurationSchema, {
-    seconds: BigInt(Math.floor(ms / 1000)),
-    nanos: Math.round((ms % 1000) * 1_000_000),
+    seconds: BigInt(Math.trunc(micros / 1_000_000)),
+    nanos: (micros % 1_000_000) * 1000,
   });
 }

@@ -27,8 +27,11 @@ export function createTicker(): Ticker {
       const due = slots[position % slotCount] as Set<() => void>;
       if (due.size === 0) continue;
       slots[position % slotCount] = new Set();
-      waiting -= due.size;
-      for (const wake of due) wake();
+      for (const wake of due) {
+        due.delete(wake);
+        waiting -= 1;
+        wake();
+      }
     }
     schedule();
   }
@@ -41,13 +44,13 @@ export function createTicker(): Ticker {
   return {
     wait(slot, wake) {
       if (waiting === 0) position = now();
-      const index = slot % slotCount;
+      const waiters = slots[slot % slotCount] as Set<() => void>;
       const entry = () => wake();
-      (slots[index] as Set<() => void>).add(entry);
+      waiters.add(entry);
       waiting += 1;
       schedule();
       return () => {
-        if ((slots[index] as Set<() => void>).delete(entry)) waiting -= 1;
+        if (waiters.delete(entry)) waiting -= 1;
       };
     },
   };

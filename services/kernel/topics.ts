@@ -127,7 +127,8 @@ export function createTopics(ticker: Ticker, nowMs: () => number): Topics {
 
   async function* follow(topic: SharedTopic, options: FollowOptions): AsyncGenerator<TrackUpdate> {
     try {
-      let last = options.afterSequence;
+      // A sequence that lies ahead was never seen; taken at its word it would push all that follow.
+      let last = latest(options.afterSequence, topic.subject);
       if (last > 0n && topic.subject.history) {
         for await (const { sequence, state } of topic.subject.history(last)) {
           if (options.signal.aborted) return;
@@ -158,6 +159,12 @@ export function createTopics(ticker: Ticker, nowMs: () => number): Topics {
     } finally {
       topic.leave();
     }
+  }
+
+  function latest(sequence: bigint, subject: Subject): bigint {
+    const now = BigInt(Math.floor(nowMs())) * 1000n;
+    const newest = subject.sequence() > now ? subject.sequence() : now;
+    return sequence < newest ? sequence : newest;
   }
 
   /** Waits for the slot, the subject's end, the stream's end or the server's. */

@@ -26,10 +26,10 @@ export function createIngest(kernel: Kernel, groups: LiveGroups) {
         violations: [{ field: "sample.timestamp", description }],
       });
     }
+    // The sequence is taken before the transaction, so that samples keep the order in which they
+    // came: PostgreSQL runs transactions side by side.
+    const sequence = kernel.nextSequence();
     const recorded = await kernel.write(async ({ queries }) => {
-      // The sequence is taken inside the transaction, so that a group's samples become visible in
-      // the order of their sequences.
-      const sequence = kernel.nextSequence();
       const stamped = create(TelemetrySampleSchema, {
         ...sample,
         timestamp: sample.timestamp ?? timestampFromMs(timeOfSequence(sequence)),

@@ -119,12 +119,15 @@ export function streamsOf(tenantId: string, queries: Queries) {
       return undefined;
     },
 
+    /** A group; in a transaction it is held until the end, so that changes follow one another. */
     async get(deviceGroupId: string): Promise<Resource | undefined> {
       const row = await queries
         .selectFrom("resources")
         .select("message")
         .where("tenant_id", "=", tenantId)
         .where("device_group_id", "=", deviceGroupId)
+        // Only PostgreSQL runs transactions side by side; on SQLite this is never true.
+        .$if(queries.isTransaction, (query) => query.forUpdate())
         .executeTakeFirst();
       return row && toResource(row);
     },

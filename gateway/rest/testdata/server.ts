@@ -30,7 +30,7 @@ export async function serve(transcoder: Transcoder): Promise<Served> {
   const listener = async (req: http.IncomingMessage, res: http.ServerResponse) => {
     if (!(await transcoder.handle(req, res))) transcoder.notFound(req, res);
   };
-  const server = http.createServer(listener);
+  const server = http.createServer({ keepAliveTimeout: 120_000 }, listener);
   const server2 = http2.createServer((req, res) => {
     void transcoder.handle(req, res).then((found) => found || transcoder.notFound(req, res));
   });

@@ -1,0 +1,103 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { beforeAll, expect, it } from "vitest";
+import { ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
+import { Role } from "#gen/portolan/options/v1/policy_pb.js";
+import type { Database } from "#kernel/database.ts";
+import { migrate } from "#kernel/migrate.ts";
+import { onEachEngine } from "#test/support/databases.ts";
+import { apiKeysOf, hashSecret, identityStore, migrations } from "./store.ts";
+
+onEachEngine((test) => {
+  let database: Database;
+  let count = 0;
+  const newTenant = () => `tenant-${count++}`;
+  const read = (tenant: string) => apiKeysOf(tenant, database.read);
+  const global = () => identityStore(database.read);
+  async function insert(tenant: string, id = `key-${count++}`, createdAt = 1, expiresAt: number | null = null) {
+    const key = create(ApiKeySchema, { id, tenantId: tenant, role: Role.PILOT, name: id });
+    await database.write((queries) => apiKeysOf(tenant, queries).insert(key, `secret ${id}`, createdAt, expiresAt));
+    return id;
+  }
+
+  beforeAll(async () => {
+    database = test().open();
+    await migrate(database, migrations);
+  });
+
+  it("finds a key by its secret and by its id, and keeps no secret", async () => {
+    const tenant = newTenant();
+    const id = await insert(tenant, undefined, 1, 500);
+    const row = await global().findBySecret(`secret ${id}`);
+    expect(row).toMatchObject({ tenant_id: tenant, key_id: id, expires_at: 500, revoked_at: null, call_count: 0 });
+    expect(await global().findById(id)).toEqual(row);
+    expect(JSON.stringify(row) + Buffer.from(row?.message ?? []).toString()).not.toContain(`secret ${id}`);
+    expect(row?.secret_hash).toBe(hashSecret(`secret ${id}`));
+    expect(await global().findBySecret("secret")).toBeUndefined();
+    expect(await global().findById("key")).toBeUndefined();
+  });
+
+  it("refuses a key id or a secret a second time, also in another tenant", async () => {
+    const id = await insert(newTenant());
+    await expect(insert(newTenant(), id)).rejects.toThrow();
+  });
+
+  it("revokes a key at the first time asked, and tells whether there is one", async () => {
+    const tenant = newTenant();
+    const id = await insert(tenant);
+    const revoke = (key: string, at: number) => database.write((queries) => apiKeysOf(tenant, queries).revoke(key, at));
+    expect([await revoke(id, 10), await revoke(id, 20), await revoke("key-none", 30)]).toEqual([true, true, false]);
+    expect((await read(tenant).get(id))?.key.revokedAt).toEqual(timestampFromMs(10));
+  });
+
+  it("adds up usage and remembers the last time", async () => {
+    const tenant = newTenant();
+    const id = await insert(tenant);
+    expect((await read(tenant).get(id))?.key.lastUsedAt).toBeUndefined();
+    for (const at of [100, 200]) await database.write((queries) => identityStore(queries).addUsage(id, 3, at));
+    const { key, callCount } = (await read(tenant).get(id)) ?? {};
+    expect([callCount, key?.lastUsedAt]).toEqual([6, timestampFromMs(200)]);
+  });
+
+  it("gives a key another secret and makes it work again", async () => {
+    const tenant = newTenant();
+    const id = await insert(tenant);
+    await database.write(async (queries) => {
+      await apiKeysOf(tenant, queries).revoke(id, 10);
+      await identityStore(queries).replaceSecret(id, "another");
+    });
+    expect(await global().findBySecret(`secret ${id}`)).toBeUndefined();
+    expect(await global().findBySecret("another")).toMatchObject({ key_id: id, revoked_at: null });
+  });
+
+  it("pages exactly over keys of the same moment, newest first", async () => {
+    const tenant = newTenant();
+    for (const at of [1, 2]) for (const id of ["a", "B", "-", "1"]) await insert(tenant, `key-${tenant}${id}${at}`, at);
+    const all = (await read(tenant).list(100, undefined)).map(({ key }) => key.id);
+    expect(new Set(all).size).toBe(8);
+    expect(all.map((id) => id.at(-1))).toEqual([..."22221111"]);
+    const paged: string[] = [];
+    for (let after: readonly [number, string] | undefined; ; ) {
+      const page = await read(tenant).list(3, after);
+      if (page.length === 0) break;
+      paged.push(...page.map(({ key }) => key.id));
+      after = page.at(-1)?.at;
+    }
+    expect(paged).toEqual(all);
+  });
+
+  it("shows another tenant nothing and lets it revoke nothing", async () => {
+    const [tenant, other] = [newTenant(), newTenant()];
+    const id = await insert(tenant);
+    expect([await read(other).get(id), await read(other).list(9, undefined)]).toEqual([undefined, []]);
+    expect(await database.write((queries) => apiKeysOf(other, queries).revoke(id, 5))).toBe(false);
+    expect((await read(tenant).get(id))?.key.revokedAt).toBeUndefined();
+  });
+
+  it("keeps signing keys, newest first", async () => {
+    for (const [kid, at] of [["old", 1] as const, ["new", 2] as const]) {
+      await database.write((queries) => identityStore(queries).insertSigningKey(kid, "{}", at));
+    }
+    expect((await global().signingKeys()).map(({ kid }) => kid)).toEqual(["new", "old"]);
+  });
+});

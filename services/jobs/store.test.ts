@@ -1,0 +1,185 @@
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { beforeAll, expect, it } from "vitest";
+import { JobState } from "#gen/portolan/common/v1/track_pb.js";
+import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
+import { JobSchema } from "#gen/portolan/jobs/v1/job_pb.js";
+import type { Database, Queries } from "#kernel/database.ts";
+import { migrate } from "#kernel/migrate.ts";
+import { onEachEngine } from "#test/support/databases.ts";
+import { groupsWithOpenJobs, jobsOf, migrations, orderKey } from "./store.ts";
+
+const t0 = 1_700_000_000_000;
+const any = { status: JobState.UNSPECIFIED, deviceGroupId: "", after: undefined };
+const job = (jobId: string, fields: MessageInitShape<typeof JobSchema> = {}) =>
+  create(JobSchema, {
+    jobId,
+    deviceGroupId: "dock",
+    status: JobState.PENDING,
+    createdAt: timestampFromMs(t0),
+    ...fields,
+  });
+
+onEachEngine((test) => {
+  let database: Database;
+  let tenants = 0;
+  /** A tenant of the test's own. */
+  const newTenant = () => `tenant-${tenants++}`;
+  const read = (tenant: string) => jobsOf(tenant, database.read);
+  const write = <T>(tenant: string, work: (store: ReturnType<typeof jobsOf>) => Promise<T>): Promise<T> =>
+    database.write((queries: Queries) => work(jobsOf(tenant, queries)));
+  const insert = (tenant: string, ...jobs: ReturnType<typeof job>[]) =>
+    write(tenant, async (store) => {
+      for (const each of jobs) await store.insert(each, 10n);
+    });
+
+  beforeAll(async () => {
+    database = test().open();
+    await migrate(database, migrations);
+  });
+
+  it("keeps a job as it was and gives it its version", async () => {
+    const tenant = newTenant();
+    await insert(tenant, job("job-1", { name: "Übung", metadata: { a: [1, null] }, priority: 7 }));
+    expect(await read(tenant).get("job-1")).toMatchObject({ name: "Übung", metadata: { a: [1, null] }, etag: "1" });
+    expect(await read(tenant).get("job-2")).toBeUndefined();
+  });
+
+  it("updates only what nobody has changed since it was read", async () => {
+    const tenant = newTenant();
+    await insert(tenant, job("job-1"));
+    const [mine, theirs] = [await read(tenant).get("job-1"), await read(tenant).get("job-1")];
+    if (!mine || !theirs) throw new Error("no job");
+    mine.name = "mine";
+    mine.status = JobState.QUEUED;
+    expect(await write(tenant, (store) => store.update(mine, 20n))).toBe(true);
+    expect(mine.etag).toBe("2");
+    expect(await write(tenant, (store) => store.update(theirs, 30n))).toBe(false);
+    expect(await read(tenant).get("job-1")).toMatchObject({ name: "mine", etag: "2" });
+    expect((await read(tenant).list({ ...any, status: JobState.QUEUED, limit: 9 })).length).toBe(1);
+    expect(await read(tenant).lastSequence("job-1")).toBe(20n);
+  });
+
+  it("pages exactly over jobs of the same moment, newest first", async () => {
+    const tenant = newTenant();
+    const jobs = [0, 1, 2].flatMap((ms) =>
+      ["a", "B", "c", "-d", "e_"].map((id) => job(`job-${id}${ms}`, { createdAt: timestampFromMs(t0 + ms) })),
+    );
+    await insert(tenant, ...jobs);
+    const all = await read(tenant).list({ ...any, limit: 100 });
+    expect(new Set(all.map(({ jobId }) => jobId)).size).toBe(15);
+    expect(all.map((each) => orderKey(each)[0])).toEqual([2, 1, 0].flatMap((ms) => Array(5).fill(t0 + ms)));
+    for (const limit of [1, 2, 4, 7]) {
+      const paged: typeof all = [];
+      for (let after: readonly [number, string] | undefined; ; ) {
+        const page = await read(tenant).list({ ...any, limit, after });
+        if (page.length === 0) break;
+        paged.push(...page);
+        after = orderKey(page.at(-1) as (typeof page)[number]);
+      }
+      expect(paged.map(({ jobId }) => jobId)).toEqual(all.map(({ jobId }) => jobId));
+    }
+  });
+
+  it("filters a list by state and device group", async () => {
+    const tenant = newTenant();
+    await insert(
+      tenant,
+      job("job-1"),
+      job("job-2", { status: JobState.COMPLETED }),
+      job("job-3", { deviceGroupId: "other" }),
+    );
+    const list = async (filter: object) =>
+      (await read(tenant).list({ ...any, limit: 9, ...filter })).map(({ jobId }) => jobId).sort();
+    expect(await list({ status: JobState.PENDING })).toEqual(["job-1", "job-3"]);
+    expect(await list({ deviceGroupId: "dock" })).toEqual(["job-1", "job-2"]);
+    expect(await list({ deviceGroupId: "dock", status: JobState.PENDING })).toEqual(["job-1"]);
+  });
+
+  it("finds the open jobs of a group, oldest first, and the groups that have any", async () => {
+    const tenant = newTenant();
+    await insert(
+      tenant,
+      job("job-b", { createdAt: timestampFromMs(t0 + 1) }),
+      job("job-a", { status: JobState.INPROGRESS }),
+      job("job-c", { status: JobState.FAILED }),
+      job("job-d", { deviceGroupId: "done", status: JobState.CANCELLED }),
+    );
+    expect((await read(tenant).open("dock")).map(({ jobId }) => jobId)).toEqual(["job-a", "job-b"]);
+    const groups = (await groupsWithOpenJobs(database.read)).filter((row) => row.tenant_id === tenant);
+    expect(groups).toEqual([{ tenant_id: tenant, device_group_id: "dock" }]);
+  });
+
+  it("tells the changes of a job after a sequence, oldest first", async () => {
+    const tenant = newTenant();
+    await insert(tenant, job("job-1"));
+    const changed = job("job-1", { etag: "1", progress: 50 });
+    await write(tenant, (store) => store.update(changed, 5_000_000_000_000_123n));
+    const changes = await read(tenant).changes("job-1", 0n);
+    expect(changes.map((each) => [each.sequence, each.job.progress])).toEqual([
+      [10n, 0],
+      [5_000_000_000_000_123n, 50],
+    ]);
+    expect((await read(tenant).changes("job-1", 10n)).length).toBe(1);
+    expect(await read(tenant).lastSequence("job-0")).toBe(0n);
+  });
+
+  it("keeps dispatches until they are closed, and closes each once", async () => {
+    const tenant = newTenant();
+    const order = (dispatchId: string, createdAt: number) => ({
+      dispatchId,
+      jobId: "job-1",
+      command: DispatchCommand.START,
+      createdAt,
+    });
+    await write(tenant, async (store) => {
+      for (const [id, at] of [["d-2", 2] as const, ["d-1", 2] as const, ["d-0", 9] as const]) {
+        await store.insertDispatch("dock", order(id, at));
+      }
+    });
+    const waiting = async (since = 0) =>
+      (await read(tenant).waitingDispatches("dock", since)).map(({ dispatchId }) => dispatchId);
+    expect(await waiting()).toEqual(["d-1", "d-2", "d-0"]);
+    expect(await waiting(3)).toEqual(["d-0"]);
+    await write(tenant, (store) => store.closeDispatch("d-1", 50));
+    await write(tenant, (store) => store.closeDispatch("d-1", 60));
+    expect(await waiting()).toEqual(["d-2", "d-0"]);
+    expect(await read(tenant).dispatch("dock", "d-1")).toEqual({ ...order("d-1", 2), closedAt: 50 });
+    expect(await read(tenant).dispatch("other", "d-1")).toBeUndefined();
+    expect((await read(tenant).dispatchesOfJob("job-1")).length).toBe(3);
+  });
+
+  it("shows another tenant nothing and lets it change nothing", async () => {
+    const [tenant, other] = [newTenant(), newTenant()];
+    const dispatch = { dispatchId: "d-1", jobId: "job-1", command: DispatchCommand.CANCEL, createdAt: 1 };
+    await insert(tenant, job("job-1"));
+    await write(tenant, (store) => store.insertDispatch("dock", dispatch));
+    const theirs = read(other);
+    expect(await theirs.get("job-1")).toBeUndefined();
+    expect(await theirs.list({ ...any, limit: 9 })).toEqual([]);
+    expect(await theirs.open("dock")).toEqual([]);
+    expect(await theirs.changes("job-1", 0n)).toEqual([]);
+    expect(await theirs.lastSequence("job-1")).toBe(0n);
+    expect(await theirs.dispatch("dock", "d-1")).toBeUndefined();
+    expect([await theirs.dispatchesOfJob("job-1"), await theirs.waitingDispatches("dock", 0)]).toEqual([[], []]);
+    expect(await write(other, (store) => store.update(job("job-1", { etag: "1", name: "theirs" }), 9n))).toBe(false);
+    await write(other, (store) => store.closeDispatch("d-1", 9));
+    await write(other, (store) => store.delete("job-1"));
+    expect(await read(tenant).get("job-1")).toMatchObject({ name: "", etag: "1" });
+    expect((await read(tenant).waitingDispatches("dock", 0)).length).toBe(1);
+    await insert(other, job("job-1", { name: "same id" }));
+    expect((await read(tenant).get("job-1"))?.name).toBe("");
+  });
+
+  it("deletes a job with its changes and dispatches, and nothing else", async () => {
+    const tenant = newTenant();
+    await insert(tenant, job("job-1"), job("job-2"));
+    const dispatch = { dispatchId: "d-1", jobId: "job-1", command: DispatchCommand.START, createdAt: 1 };
+    await write(tenant, (store) => store.insertDispatch("dock", dispatch));
+    await write(tenant, (store) => store.delete("job-1"));
+    expect(await read(tenant).get("job-1")).toBeUndefined();
+    expect(await read(tenant).changes("job-1", 0n)).toEqual([]);
+    expect(await read(tenant).dispatchesOfJob("job-1")).toEqual([]);
+    expect((await read(tenant).changes("job-2", 0n)).length).toBe(1);
+  });
+});

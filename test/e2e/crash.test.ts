@@ -1,0 +1,115 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createClient } from "@connectrpc/connect";
+import { Http2SessionManager } from "@connectrpc/connect-node";
+import { expect, it } from "vitest";
+import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
+import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
+import { random } from "../support/random.ts";
+import { adminKey, grpcTransport, type SpawnedServer, spawnServer } from "../support/server.ts";
+
+const rounds = Number(process.env.PORTOLAN_CRASH_ROUNDS ?? 5);
+const writers = 8;
+
+/** Starts that a stalled machine delays are no fault of the server; a hang is. */
+const slowestStartMs = 120_000;
+
+const scheduledAt = { seconds: 4_000_000_000n };
+
+function clients(server: SpawnedServer) {
+  const sessions = new Http2SessionManager(server.url);
+  const transport = grpcTransport(server.url, adminKey, sessions);
+  return {
+    jobs: createClient(JobService, transport),
+    resources: createClient(ResourceService, transport),
+    close: () => sessions.abort(),
+  };
+}
+
+/** The ids of all jobs by name; a name that occurs twice has two. */
+async function idsByName({ jobs }: ReturnType<typeof clients>): Promise<Map<string, string[]>> {
+  const found = new Map<string, string[]>();
+  for (let pageToken = ""; ; ) {
+    const page = await jobs.listJobs({ limit: 100, pageToken });
+    for (const { name, jobId } of page.jobs) found.set(name, [...(found.get(name) ?? []), jobId]);
+    pageToken = page.nextPageToken;
+    if (!pageToken) return found;
+  }
+}
+
+it(
+  `${rounds} times kill -9 under write load lose and double nothing that was acknowledged`,
+  { timeout: 120_000 + rounds * 60_000 },
+  async () => {
+    const dataDir = mkdtempSync(join(tmpdir(), "portolan-crash-"));
+    const next = random("PORTOLAN_CRASH_SEED");
+    const acknowledged = new Map<string, string>();
+    const unsure = new Map<string, string>();
+    const starts: number[] = [];
+    let server = await spawnServer({ PORTOLAN_DATA_DIR: dataDir });
+
+    try {
+      for (let round = 0; round < rounds; round++) {
+        const client = clients(server);
+        const deviceGroupId = `crash-dock-${round}`;
+        await client.resources.registerResource({ deviceGroupId, name: deviceGroupId });
+        const target = acknowledged.size + 10 + next(30);
+        let killed = false;
+        let count = 0;
+        await Promise.all(
+          Array.from({ length: writers }, async () => {
+            while (!killed) {
+              const key = `round-${round}-job-${count++}`;
+              const headers = { "idempotency-key": key };
+              const request = { name: key, deviceGroupId, scheduledAt };
+              unsure.set(key, deviceGroupId);
+              try {
+                const { job } = await client.jobs.createJob(request, { headers });
+                acknowledged.set(key, job?.jobId ?? "");
+                unsure.delete(key);
+              } catch (error) {
+                // Only the kill may break a call.
+                if (!killed) throw error;
+                return;
+              }
+              if (acknowledged.size < target || killed) continue;
+              killed = true;
+              void server.kill("SIGKILL");
+            }
+          }),
+        );
+        expect((await server.exited).signal).toBe("SIGKILL");
+        client.close();
+
+        server = await spawnServer({ PORTOLAN_DATA_DIR: dataDir });
+        starts.push(server.startMs);
+        const after = clients(server);
+        const found = await idsByName(after);
+        for (const [key, jobId] of acknowledged) expect([key, found.get(key)]).toEqual([key, [jobId]]);
+        for (const [key, group] of unsure) {
+          const present = found.get(key) ?? [];
+          expect(present.length).toBeLessThanOrEqual(1);
+          const headers = { "idempotency-key": key };
+          const request = { name: key, deviceGroupId: group, scheduledAt };
+          const { job } = await after.jobs.createJob(request, { headers });
+          if (present[0]) expect(job?.jobId).toBe(present[0]);
+          acknowledged.set(key, job?.jobId ?? "");
+        }
+        unsure.clear();
+        const settled = await idsByName(after);
+        expect(settled.size).toBe(acknowledged.size);
+        for (const [key, jobId] of acknowledged) expect([key, settled.get(key)]).toEqual([key, [jobId]]);
+        after.close();
+      }
+    } finally {
+      await server.kill();
+      rmSync(dataDir, { recursive: true, force: true });
+    }
+    const slowest = Math.max(...starts);
+    console.log(
+      `${rounds} kills, ${acknowledged.size} jobs, slowest restart ${Math.round(slowest)} ms from the start of the process`,
+    );
+    expect(slowest).toBeLessThan(slowestStartMs);
+  },
+);
