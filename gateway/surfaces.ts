@@ -20,6 +20,7 @@ import {
   surface as surfaceOption,
 } from "#gen/portolan/options/v1/surface_pb.js";
 import { fail, type Reason, reasonOf } from "#kernel/errors.ts";
+import { maxMessageBytes } from "./connect/lane.ts";
 import type { Dialect, TranscoderOptions } from "./rest/index.ts";
 
 type ErrorInfo = Parameters<NonNullable<Dialect["errorBody"]>>[1];
@@ -32,12 +33,7 @@ const enumStyles: Record<EnumStyle, NonNullable<Dialect["enumStyle"]>> = {
 
 /** The REST dialect of a method: that of its service's surface, with the method's own status. */
 export function dialectOf(method: DescMethod): Dialect {
-  const surface = getOption(method.parent, surfaceOption);
-  const { successStatus } = getOption(method, rest);
-  return {
-    ...surfaceDialect(surface),
-    ...(successStatus !== 0 && { successStatus }),
-  };
+  return surfaceDialect(getOption(method.parent, surfaceOption), getOption(method, rest).successStatus);
 }
 
 /** The dialect in which a path that has no method is refused: that of the surface it looks like. */
@@ -48,7 +44,17 @@ export function dialectOfPath(path: string): Dialect {
   return surfaceDialect(Surface.UNSPECIFIED);
 }
 
-function surfaceDialect(surface: Surface): Dialect {
+/** One object for each dialect: the transcoder keeps compiled plans for each. */
+const dialects = new Map<string, Dialect>();
+
+function surfaceDialect(surface: Surface, successStatus = 0): Dialect {
+  const key = `${surface} ${successStatus}`;
+  const dialect = dialects.get(key) ?? makeDialect(surface, successStatus);
+  dialects.set(key, dialect);
+  return dialect;
+}
+
+function makeDialect(surface: Surface, successStatus: number): Dialect {
   const style = styleOf(surface);
   const errorBody = errorBodies[style.errorBody];
   return {
@@ -59,6 +65,7 @@ function surfaceDialect(surface: Surface): Dialect {
     ...(style.envelope === Envelope.SUCCESS_FLAG && { envelope: withSuccess }),
     ...(errorBody && { errorBody }),
     errorStatus,
+    ...(successStatus !== 0 && { successStatus }),
   };
 }
 
@@ -163,6 +170,7 @@ export const transcodingError: NonNullable<TranscoderOptions["error"]> = (kind, 
   const violations = fields.map(({ field, description }) => ({ field, description }));
   return fail(transcodingReasons[kind] ?? "MALFORMED_REQUEST", {
     message,
+    ...(kind === "too-large" && { metadata: { limit_bytes: String(maxMessageBytes) } }),
     ...(violations.length > 0 && { violations }),
   });
 };

@@ -1,6 +1,7 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import {
+  codeToHttpStatus,
   endStreamFlag,
   endStreamFromJson,
   endStreamToJson,
@@ -12,6 +13,7 @@ import { trailerFlag, trailerParse, trailerSerialize } from "@connectrpc/connect
 import { RequestInfoSchema } from "#gen/google/rpc/error_details_pb.js";
 import { callInfo } from "#kernel/call.ts";
 import { reasonOf, toFailure } from "#kernel/errors.ts";
+import { readingError } from "../wire-error.ts";
 
 /**
  * Gives errors that arise before a handler runs (bodies that do not decode, broken frames, sizes,
@@ -50,7 +52,7 @@ export function explainErrors(handler: UniversalHandler): UniversalHandler {
 /** The error with a reason, or undefined if it has one already. */
 function explain(error: ConnectError | undefined, requestId: string): ConnectError | undefined {
   if (!error || reasonOf(error)) return undefined;
-  const explained = toFailure(error);
+  const explained = toFailure(readingError(error));
   explained.details.push({ desc: RequestInfoSchema, value: { requestId } });
   return explained;
 }
@@ -67,13 +69,17 @@ async function explainUnary(response: UniversalServerResponse, requestId: string
   const chunks: Uint8Array[] = [];
   for await (const chunk of response.body) chunks.push(chunk);
   let bytes: Uint8Array = Buffer.concat(chunks);
+  let { status } = response;
   if (!response.header.has("content-encoding")) {
     const fallback = new ConnectError("", Code.Unknown);
     const error = explain(errorFromJsonBytes(bytes, undefined, fallback), requestId);
-    if (error) bytes = errorToJsonBytes(error, undefined);
+    if (error) {
+      bytes = errorToJsonBytes(error, undefined);
+      status = codeToHttpStatus(error.code);
+    }
   }
   response.header.delete("content-length");
-  return { ...response, body: one(bytes) };
+  return { ...response, status, body: one(bytes) };
 }
 
 function webTrailer(data: Uint8Array, requestId: string): Uint8Array {

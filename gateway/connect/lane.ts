@@ -10,6 +10,8 @@ import {
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
 import type { Logger } from "pino";
+import { RequestInfoSchema } from "#gen/google/rpc/error_details_pb.js";
+import { callInfo } from "#kernel/call.ts";
 import type { Endpoint } from "#kernel/endpoint.ts";
 import { fail } from "#kernel/errors.ts";
 import type { Registration } from "#kernel/kernel.ts";
@@ -51,7 +53,9 @@ export function createConnectLane({ endpoints, ungated, contextValues, log }: Co
   return function serve(request: Request, response: Response): boolean {
     const path = request.url?.split("?", 1)[0] ?? "";
     const handler = handlers.get(path);
-    if (!handler) return refuseUnknown(path, request, response);
+    if (!handler) {
+      return refuseUnknown(path, request, response, () => contextValues(request).get(callInfo).requestId);
+    }
     const universal = universalRequestFromNodeRequest(request, response, undefined, contextValues(request));
     handler(universal)
       .then((answer) => universalResponseToNodeResponse(answer, response))
@@ -64,22 +68,31 @@ export function createConnectLane({ endpoints, ungated, contextValues, log }: Co
 }
 
 /** Answers a call of a method that does not exist in the protocol's own form; false if it is no call. */
-function refuseUnknown(path: string, request: Request, response: Response): boolean {
+function refuseUnknown(
+  path: string,
+  request: Request,
+  response: Response,
+  requestIdOf: () => string,
+): boolean {
   if (!/^\/[\w.]+\/\w+$/.test(path) || !path.includes(".")) return false;
   const type = request.headers["content-type"] ?? "";
-  const error = fail("UNKNOWN_METHOD", { message: `There is no method ${path.slice(1)}` });
+  const isGrpc = type.startsWith("application/grpc");
+  const isConnect = request.method === "POST" && /^application\/(json|proto|connect\+)/.test(type);
+  if (!isGrpc && !isConnect) return false;
   request.resume();
-  if (type.startsWith("application/grpc")) {
+  const requestId = requestIdOf();
+  const error = fail("UNKNOWN_METHOD", { message: `There is no method ${path.slice(1)}` });
+  error.details.push({ desc: RequestInfoSchema, value: { requestId } });
+  const common = { "x-request-id": requestId };
+  if (isGrpc) {
     const status = setTrailerStatus(new Headers(), error);
-    const header = { "content-type": type, ...Object.fromEntries(status) };
+    const header = { ...common, "content-type": type, ...Object.fromEntries(status) };
     (response as ServerResponse).writeHead(200, header).end();
-    return true;
+  } else {
+    (response as ServerResponse)
+      .writeHead(httpStatusOf(error), { ...common, "content-type": "application/json" })
+      .end(errorToJsonBytes(error, undefined));
   }
-  if (request.method !== "POST" || !/^application\/(json|proto|connect\+)/.test(type)) return false;
-  const status = httpStatusOf(error);
-  (response as ServerResponse)
-    .writeHead(status, { "content-type": "application/json" })
-    .end(errorToJsonBytes(error, undefined));
   return true;
 }
 

@@ -8,6 +8,7 @@ import type { Database } from "#kernel/database.ts";
 import type { Endpoint } from "#kernel/endpoint.ts";
 import { reasonOf, toFailure } from "#kernel/errors.ts";
 import type { Registration } from "#kernel/kernel.ts";
+import { readingError } from "../wire-error.ts";
 import { policyOf } from "./policy.ts";
 import { createReplay } from "./replay.ts";
 import { validate } from "./validate.ts";
@@ -55,7 +56,7 @@ export function createGate({ database, log, authenticator }: GateOptions) {
 
   function failure(method: DescMethod, context: HandlerContext, thrown: unknown): ConnectError {
     const { requestId } = context.values.get(callInfo);
-    const error = toFailure(thrown);
+    const error = toFailure(readingError(thrown));
     if (reasonOf(error) === "INTERNAL") {
       log.error(
         { requestId, method: `${method.parent.typeName}/${method.name}`, err: error.cause },

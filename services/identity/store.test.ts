@@ -14,9 +14,16 @@ onEachEngine((test) => {
   const newTenant = () => `tenant-${count++}`;
   const read = (tenant: string) => apiKeysOf(tenant, database.read);
   const global = () => identityStore(database.read);
-  async function insert(tenant: string, id = `key-${count++}`, createdAt = 1, expiresAt: number | null = null) {
+  async function insert(
+    tenant: string,
+    id = `key-${count++}`,
+    createdAt = 1,
+    expiresAt: number | null = null,
+  ) {
     const key = create(ApiKeySchema, { id, tenantId: tenant, role: Role.PILOT, name: id });
-    await database.write((queries) => apiKeysOf(tenant, queries).insert(key, `secret ${id}`, createdAt, expiresAt));
+    await database.write((queries) =>
+      apiKeysOf(tenant, queries).insert(key, `secret ${id}`, createdAt, expiresAt),
+    );
     return id;
   }
 
@@ -29,7 +36,13 @@ onEachEngine((test) => {
     const tenant = newTenant();
     const id = await insert(tenant, undefined, 1, 500);
     const row = await global().findBySecret(`secret ${id}`);
-    expect(row).toMatchObject({ tenant_id: tenant, key_id: id, expires_at: 500, revoked_at: null, call_count: 0 });
+    expect(row).toMatchObject({
+      tenant_id: tenant,
+      key_id: id,
+      expires_at: 500,
+      revoked_at: null,
+      call_count: 0,
+    });
     expect(await global().findById(id)).toEqual(row);
     expect(JSON.stringify(row) + Buffer.from(row?.message ?? []).toString()).not.toContain(`secret ${id}`);
     expect(row?.secret_hash).toBe(hashSecret(`secret ${id}`));
@@ -45,8 +58,13 @@ onEachEngine((test) => {
   it("revokes a key at the first time asked, and tells whether there is one", async () => {
     const tenant = newTenant();
     const id = await insert(tenant);
-    const revoke = (key: string, at: number) => database.write((queries) => apiKeysOf(tenant, queries).revoke(key, at));
-    expect([await revoke(id, 10), await revoke(id, 20), await revoke("key-none", 30)]).toEqual([true, true, false]);
+    const revoke = (key: string, at: number) =>
+      database.write((queries) => apiKeysOf(tenant, queries).revoke(key, at));
+    expect([await revoke(id, 10), await revoke(id, 20), await revoke("key-none", 30)]).toEqual([
+      true,
+      true,
+      false,
+    ]);
     expect((await read(tenant).get(id))?.key.revokedAt).toEqual(timestampFromMs(10));
   });
 
@@ -54,7 +72,8 @@ onEachEngine((test) => {
     const tenant = newTenant();
     const id = await insert(tenant);
     expect((await read(tenant).get(id))?.key.lastUsedAt).toBeUndefined();
-    for (const at of [100, 200]) await database.write((queries) => identityStore(queries).addUsage(id, 3, at));
+    for (const at of [100, 200])
+      await database.write((queries) => identityStore(queries).addUsage(id, 3, at));
     const { key, callCount } = (await read(tenant).get(id)) ?? {};
     expect([callCount, key?.lastUsedAt]).toEqual([6, timestampFromMs(200)]);
   });
@@ -72,7 +91,8 @@ onEachEngine((test) => {
 
   it("pages exactly over keys of the same moment, newest first", async () => {
     const tenant = newTenant();
-    for (const at of [1, 2]) for (const id of ["a", "B", "-", "1"]) await insert(tenant, `key-${tenant}${id}${at}`, at);
+    for (const at of [1, 2])
+      for (const id of ["a", "B", "-", "1"]) await insert(tenant, `key-${tenant}${id}${at}`, at);
     const all = (await read(tenant).list(100, undefined)).map(({ key }) => key.id);
     expect(new Set(all).size).toBe(8);
     expect(all.map((id) => id.at(-1))).toEqual([..."22221111"]);

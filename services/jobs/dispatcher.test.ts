@@ -26,25 +26,37 @@ const running = (jobId: string, fields: MessageInitShape<typeof JobSchema> = {})
 /** The decisions as short texts. */
 function decided(jobs: ReturnType<typeof job>[], facts: Partial<GroupFacts> = {}): string[] {
   const all = { nowMs, online: true, heardMs: nowMs, started: new Set<string>(), ...facts };
-  return decide(jobs, all).map((each) => `${each.do} ${each.job.jobId}${each.do === "fail" ? ` ${each.reason}` : ""}`);
+  return decide(jobs, all).map(
+    (each) => `${each.do} ${each.job.jobId}${each.do === "fail" ? ` ${each.reason}` : ""}`,
+  );
 }
 
 describe("who goes next", () => {
   it("starts the most urgent job, and among equals the oldest", () => {
-    const jobs = [job("old", { priority: 5 }), job("urgent", { priority: 9 }), job("urgent-too", { priority: 9 })];
+    const jobs = [
+      job("old", { priority: 5 }),
+      job("urgent", { priority: 9 }),
+      job("urgent-too", { priority: 9 }),
+    ];
     expect(decided(jobs)).toEqual(["start urgent"]);
     expect(decided([job("first"), job("second")])).toEqual(["start first"]);
   });
 
   it("queues what is due and starts one of it at once", () => {
-    const jobs = [job("a", { status: JobState.PENDING }), job("b", { status: JobState.PENDING, priority: 6 })];
+    const jobs = [
+      job("a", { status: JobState.PENDING }),
+      job("b", { status: JobState.PENDING, priority: 6 }),
+    ];
     expect(decided(jobs)).toEqual(["queue a", "queue b", "start b"]);
   });
 
   it("leaves alone what is not due yet", () => {
     const later = job("later", { status: JobState.PENDING, priority: 10, scheduledAt: ago(-1) });
     expect(decided([later, job("now")])).toEqual(["start now"]);
-    expect(decided([job("due", { status: JobState.PENDING, scheduledAt: ago(0) })])).toEqual(["queue due", "start due"]);
+    expect(decided([job("due", { status: JobState.PENDING, scheduledAt: ago(0) })])).toEqual([
+      "queue due",
+      "start due",
+    ]);
   });
 
   it("starts nothing while the group is offline, and still queues", () => {
@@ -53,7 +65,9 @@ describe("who goes next", () => {
 
   it("starts nothing while a job runs or has been given to the group", () => {
     expect(decided([running("flying"), job("next")])).toEqual([]);
-    expect(decided([job("given"), job("next", { priority: 10 })], { started: new Set(["given"]) })).toEqual([]);
+    expect(decided([job("given"), job("next", { priority: 10 })], { started: new Set(["given"]) })).toEqual(
+      [],
+    );
   });
 
   it("starts the next job when the one that ran has failed at this moment", () => {
@@ -69,7 +83,9 @@ describe("who goes next", () => {
 describe("what takes too long", () => {
   it("fails a job that has waited for its queue timeout, to the millisecond", () => {
     const queueTimeout = durationOf(minute);
-    expect(decided([job("a", { queueTimeout, createdAt: ago(minute) })])).toEqual(["fail a DISPATCH_TIMEOUT"]);
+    expect(decided([job("a", { queueTimeout, createdAt: ago(minute) })])).toEqual([
+      "fail a DISPATCH_TIMEOUT",
+    ]);
     expect(decided([job("a", { queueTimeout, createdAt: ago(minute - 1) })])).toEqual(["start a"]);
   });
 
@@ -77,11 +93,15 @@ describe("what takes too long", () => {
     const queueTimeout = durationOf(minute);
     const created = { queueTimeout, createdAt: ago(10 * minute) };
     expect(decided([job("a", { ...created, scheduledAt: ago(minute - 1) })])).toEqual(["start a"]);
-    expect(decided([job("a", { ...created, scheduledAt: ago(minute) })])).toEqual(["fail a DISPATCH_TIMEOUT"]);
+    expect(decided([job("a", { ...created, scheduledAt: ago(minute) })])).toEqual([
+      "fail a DISPATCH_TIMEOUT",
+    ]);
   });
 
   it("does not count time before the job was made, whatever it was scheduled for", () => {
-    expect(decided([job("a", { scheduledAt: ago(24 * 60 * minute), createdAt: ago(1) })])).toEqual(["start a"]);
+    expect(decided([job("a", { scheduledAt: ago(24 * 60 * minute), createdAt: ago(1) })])).toEqual([
+      "start a",
+    ]);
   });
 
   it("fails a running job after its longest duration", () => {

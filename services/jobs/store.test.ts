@@ -41,7 +41,11 @@ onEachEngine((test) => {
   it("keeps a job as it was and gives it its version", async () => {
     const tenant = newTenant();
     await insert(tenant, job("job-1", { name: "Übung", metadata: { a: [1, null] }, priority: 7 }));
-    expect(await read(tenant).get("job-1")).toMatchObject({ name: "Übung", metadata: { a: [1, null] }, etag: "1" });
+    expect(await read(tenant).get("job-1")).toMatchObject({
+      name: "Übung",
+      metadata: { a: [1, null] },
+      etag: "1",
+    });
     expect(await read(tenant).get("job-2")).toBeUndefined();
   });
 
@@ -161,8 +165,13 @@ onEachEngine((test) => {
     expect(await theirs.changes("job-1", 0n)).toEqual([]);
     expect(await theirs.lastSequence("job-1")).toBe(0n);
     expect(await theirs.dispatch("dock", "d-1")).toBeUndefined();
-    expect([await theirs.dispatchesOfJob("job-1"), await theirs.waitingDispatches("dock", 0)]).toEqual([[], []]);
-    expect(await write(other, (store) => store.update(job("job-1", { etag: "1", name: "theirs" }), 9n))).toBe(false);
+    expect([await theirs.dispatchesOfJob("job-1"), await theirs.waitingDispatches("dock", 0)]).toEqual([
+      [],
+      [],
+    ]);
+    expect(await write(other, (store) => store.update(job("job-1", { etag: "1", name: "theirs" }), 9n))).toBe(
+      false,
+    );
     await write(other, (store) => store.closeDispatch("d-1", 9));
     await write(other, (store) => store.delete("job-1"));
     expect(await read(tenant).get("job-1")).toMatchObject({ name: "", etag: "1" });

@@ -80,7 +80,9 @@ it("reads certificate and key from files, and wants both", () => {
     expect([String(tls?.cert), String(tls?.key)]).toEqual(["CERT", "KEY"]);
     expect(problemsOf({ PORTOLAN_TLS_CERT: cert })).toEqual([expect.stringContaining("both or neither")]);
     const missing = join(folder, "missing.pem");
-    expect(problemsOf({ PORTOLAN_TLS_CERT: cert, PORTOLAN_TLS_KEY: missing })[0]).toMatch(/^PORTOLAN_TLS_KEY: .*ENOENT/);
+    expect(problemsOf({ PORTOLAN_TLS_CERT: cert, PORTOLAN_TLS_KEY: missing })[0]).toMatch(
+      /^PORTOLAN_TLS_KEY: .*ENOENT/,
+    );
   } finally {
     rmSync(folder, { recursive: true });
   }
@@ -88,7 +90,8 @@ it("reads certificate and key from files, and wants both", () => {
 
 it("describes every setting with its default", () => {
   const text = describeSettings();
-  for (const name of ["PORT", "HOST", "PORTOLAN_DATABASE_URL", "PORTOLAN_TLS_KEY"]) expect(text).toContain(`  ${name} `);
+  for (const name of ["PORT", "HOST", "PORTOLAN_DATABASE_URL", "PORTOLAN_TLS_KEY"])
+    expect(text).toContain(`  ${name} `);
   expect(text).toMatch(/PORTOLAN_SANDBOX .*\(default on\)/);
   expect(text).toMatch(/ {2}PORT .*\(default 8080\)/);
 });

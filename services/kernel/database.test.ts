@@ -37,7 +37,11 @@ onEachEngine((test) => {
   afterEach(async () => expect(await database.write(async () => "alive")).toBe("alive"));
 
   it("returns what the work returns and keeps what it wrote", async () => {
-    expect(await database.write(async (queries) => (await insert(queries, 1), "done"))).toBe("done");
+    const work = database.write(async (queries) => {
+      await insert(queries, 1);
+      return "done";
+    });
+    expect(await work).toBe("done");
     expect(await idsIn(database.read)).toEqual([1]);
   });
 

@@ -32,8 +32,14 @@ describe("fail", () => {
     expect(error.rawMessage).toBe("Later");
     const [info] = error.findDetails(ErrorInfoSchema);
     expect(info).toMatchObject({ reason: "SHARE_PIN_LOCKED", domain: "portolan", metadata: { share: "s" } });
-    expect(error.findDetails(BadRequestSchema)[0]?.fieldViolations[0]).toMatchObject({ field: "pin", reason: "PIN" });
-    expect(error.findDetails(RetryInfoSchema)[0]?.retryDelay).toMatchObject({ seconds: 1n, nanos: 500_000_000 });
+    expect(error.findDetails(BadRequestSchema)[0]?.fieldViolations[0]).toMatchObject({
+      field: "pin",
+      reason: "PIN",
+    });
+    expect(error.findDetails(RetryInfoSchema)[0]?.retryDelay).toMatchObject({
+      seconds: 1n,
+      nanos: 500_000_000,
+    });
   });
 });
 

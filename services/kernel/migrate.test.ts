@@ -13,7 +13,11 @@ onEachEngine((test) => {
     name: `test/${name}`,
     async up(queries, types) {
       ran.push(name);
-      await queries.schema.createTable(name).addColumn("id", types.counter).addColumn("raw", types.bytes).execute();
+      await queries.schema
+        .createTable(name)
+        .addColumn("id", types.counter)
+        .addColumn("raw", types.bytes)
+        .execute();
     },
   });
   const has = async (name: string) =>
@@ -53,7 +57,9 @@ onEachEngine((test) => {
         throw new Error("out of luck");
       },
     };
-    await expect(migrate(database, [table("before"), failing, table("after")])).rejects.toThrow("out of luck");
+    await expect(migrate(database, [table("before"), failing, table("after")])).rejects.toThrow(
+      "out of luck",
+    );
     expect([await has("before"), await has("half"), await has("after")]).toEqual([true, false, false]);
     await migrate(database, [table("before"), half, table("after")]);
     expect(ran).toEqual(["before", "half", "half", "after"]);

@@ -196,7 +196,9 @@ describe("resuming", () => {
     }
     const follower = await follow({ after: seen });
     const history = [await follower.next(), await follower.next(), await follower.next()];
-    expect(history.map((each) => [each?.kind, each?.progress])).toEqual([1, 2, 3].map((to) => [TrackKind.HISTORY, to]));
+    expect(history.map((each) => [each?.kind, each?.progress])).toEqual(
+      [1, 2, 3].map((to) => [TrackKind.HISTORY, to]),
+    );
     now += 1000;
     change(4);
     expect(await follower.next()).toMatchObject({ kind: TrackKind.STATE, progress: 4, sequence });

@@ -113,7 +113,8 @@ export function createTopics(ticker: Ticker, nowMs: () => number): Topics {
       frame.kind = kind;
       frame.subject = this.id;
       if (kind === TrackKind.HEARTBEAT || !frame.timestamp) frame.timestamp = timestampFromMs(nowMs());
-      this.#frame = frame;
+      // Frozen, so that lanes may keep its bytes for all who follow.
+      this.#frame = Object.freeze(frame);
       return frame;
     }
 

@@ -56,12 +56,15 @@ onEachEngine((test) => {
       undefined,
       undefined,
     ]);
-    expect((await read(tenant).list(9, undefined, 50)).map(({ share }) => share.shareCode)).toEqual([expired]);
+    expect((await read(tenant).list(9, undefined, 50)).map(({ share }) => share.shareCode)).toEqual([
+      expired,
+    ]);
   });
 
   it("pages exactly over shares of the same moment, newest first", async () => {
     const tenant = newTenant();
-    for (const at of [1, 2]) for (const id of ["a", "B", "-", "1"]) await insert(tenant, `share-${tenant}${id}${at}`, "", at);
+    for (const at of [1, 2])
+      for (const id of ["a", "B", "-", "1"]) await insert(tenant, `share-${tenant}${id}${at}`, "", at);
     const all = (await read(tenant).list(100, undefined, 50)).map(({ share }) => share.shareCode);
     expect(new Set(all).size).toBe(8);
     expect(all.map((code) => code.at(-1))).toEqual([..."22221111"]);
@@ -97,7 +100,10 @@ onEachEngine((test) => {
     for (const id of ["open", "ended"]) await write(tenant, (store) => store.beginSession(code, session(id)));
     await write(tenant, (store) => store.endSession("ended", 10));
     await database.write((queries) => endOpenSessions(queries, 30));
-    const ends = (await read(tenant).sessions(code, 9, undefined)).map((each) => [each.sessionId, each.endedAt]);
+    const ends = (await read(tenant).sessions(code, 9, undefined)).map((each) => [
+      each.sessionId,
+      each.endedAt,
+    ]);
     expect(ends.sort()).toEqual([
       ["ended", 10],
       ["open", 30],

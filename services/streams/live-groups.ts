@@ -77,6 +77,10 @@ export class LiveGroups {
       async *history(after) {
         const store = streamsOf(tenantId, database.read);
         let state = silentGroup(0);
+        // Samples carry only what changed, so that the first ones stand on those before them.
+        for (const recorded of await store.newest(deviceGroupId, recalledSamples, after)) {
+          state = merge(state, recorded);
+        }
         for (let position = after; ; ) {
           const page = await store.samples(deviceGroupId, { after: position, limit: historyPage });
           for (const recorded of page) {

@@ -106,7 +106,10 @@ onEachEngine((test) => {
     }
     expect(await write(tenant, (store) => store.delete("dock"))).toBe(true);
     expect(await write(tenant, (store) => store.delete("dock"))).toBe(false);
-    expect([await read(tenant).get("dock"), await read(tenant).groupOf("d-dock")]).toEqual([undefined, undefined]);
+    expect([await read(tenant).get("dock"), await read(tenant).groupOf("d-dock")]).toEqual([
+      undefined,
+      undefined,
+    ]);
     expect([await sequences(tenant, "dock"), await sequences(tenant, "other")]).toEqual([[], [1n]]);
     expect(await read(tenant).groupOf("d-other")).toBe("other");
   });

@@ -199,16 +199,17 @@ export function streamsOf(tenantId: string, queries: Queries) {
       return (await query.execute()).map(toRecorded);
     },
 
-    /** The newest samples of a group, oldest first. */
-    async newest(deviceGroupId: string, count: number): Promise<Recorded[]> {
-      const rows = await queries
+    /** The newest samples of a group, up to a sequence if one is given, oldest first. */
+    async newest(deviceGroupId: string, count: number, upTo?: bigint): Promise<Recorded[]> {
+      let query = queries
         .selectFrom("samples")
         .select(["sequence", "message"])
         .where("tenant_id", "=", tenantId)
         .where("device_group_id", "=", deviceGroupId)
         .orderBy("sequence", "desc")
-        .limit(count)
-        .execute();
+        .limit(count);
+      if (upTo !== undefined) query = query.where("sequence", "<=", Number(upTo));
+      const rows = await query.execute();
       return rows.map(toRecorded).reverse();
     },
   };

@@ -6,8 +6,8 @@ import { Http2SessionManager } from "@connectrpc/connect-node";
 import { expect, it } from "vitest";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
+import { adminKey, grpcTransport, type SpawnedServer, spawnServer } from "../support/gateway.ts";
 import { random } from "../support/random.ts";
-import { adminKey, grpcTransport, type SpawnedServer, spawnServer } from "../support/server.ts";
 
 const rounds = Number(process.env.PORTOLAN_CRASH_ROUNDS ?? 5);
 const writers = 8;
@@ -38,78 +38,76 @@ async function idsByName({ jobs }: ReturnType<typeof clients>): Promise<Map<stri
   }
 }
 
-it(
-  `${rounds} times kill -9 under write load lose and double nothing that was acknowledged`,
-  { timeout: 120_000 + rounds * 60_000 },
-  async () => {
-    const dataDir = mkdtempSync(join(tmpdir(), "portolan-crash-"));
-    const next = random("PORTOLAN_CRASH_SEED");
-    const acknowledged = new Map<string, string>();
-    const unsure = new Map<string, string>();
-    const starts: number[] = [];
-    let server = await spawnServer({ PORTOLAN_DATA_DIR: dataDir });
+it(`${rounds} times kill -9 under write load lose and double nothing that was acknowledged`, {
+  timeout: 120_000 + rounds * 60_000,
+}, async () => {
+  const dataDir = mkdtempSync(join(tmpdir(), "portolan-crash-"));
+  const next = random("PORTOLAN_CRASH_SEED");
+  const acknowledged = new Map<string, string>();
+  const unsure = new Map<string, string>();
+  const starts: number[] = [];
+  let server = await spawnServer({ PORTOLAN_DATA_DIR: dataDir });
 
-    try {
-      for (let round = 0; round < rounds; round++) {
-        const client = clients(server);
-        const deviceGroupId = `crash-dock-${round}`;
-        await client.resources.registerResource({ deviceGroupId, name: deviceGroupId });
-        const target = acknowledged.size + 10 + next(30);
-        let killed = false;
-        let count = 0;
-        await Promise.all(
-          Array.from({ length: writers }, async () => {
-            while (!killed) {
-              const key = `round-${round}-job-${count++}`;
-              const headers = { "idempotency-key": key };
-              const request = { name: key, deviceGroupId, scheduledAt };
-              unsure.set(key, deviceGroupId);
-              try {
-                const { job } = await client.jobs.createJob(request, { headers });
-                acknowledged.set(key, job?.jobId ?? "");
-                unsure.delete(key);
-              } catch (error) {
-                // Only the kill may break a call.
-                if (!killed) throw error;
-                return;
-              }
-              if (acknowledged.size < target || killed) continue;
-              killed = true;
-              void server.kill("SIGKILL");
+  try {
+    for (let round = 0; round < rounds; round++) {
+      const client = clients(server);
+      const deviceGroupId = `crash-dock-${round}`;
+      await client.resources.registerResource({ deviceGroupId, name: deviceGroupId });
+      const target = acknowledged.size + 10 + next(30);
+      let killed = false;
+      let count = 0;
+      await Promise.all(
+        Array.from({ length: writers }, async () => {
+          while (!killed) {
+            const key = `round-${round}-job-${count++}`;
+            const headers = { "idempotency-key": key };
+            const request = { name: key, deviceGroupId, scheduledAt };
+            unsure.set(key, deviceGroupId);
+            try {
+              const { job } = await client.jobs.createJob(request, { headers });
+              acknowledged.set(key, job?.jobId ?? "");
+              unsure.delete(key);
+            } catch (error) {
+              // Only the kill may break a call.
+              if (!killed) throw error;
+              return;
             }
-          }),
-        );
-        expect((await server.exited).signal).toBe("SIGKILL");
-        client.close();
+            if (acknowledged.size < target || killed) continue;
+            killed = true;
+            void server.kill("SIGKILL");
+          }
+        }),
+      );
+      expect((await server.exited).signal).toBe("SIGKILL");
+      client.close();
 
-        server = await spawnServer({ PORTOLAN_DATA_DIR: dataDir });
-        starts.push(server.startMs);
-        const after = clients(server);
-        const found = await idsByName(after);
-        for (const [key, jobId] of acknowledged) expect([key, found.get(key)]).toEqual([key, [jobId]]);
-        for (const [key, group] of unsure) {
-          const present = found.get(key) ?? [];
-          expect(present.length).toBeLessThanOrEqual(1);
-          const headers = { "idempotency-key": key };
-          const request = { name: key, deviceGroupId: group, scheduledAt };
-          const { job } = await after.jobs.createJob(request, { headers });
-          if (present[0]) expect(job?.jobId).toBe(present[0]);
-          acknowledged.set(key, job?.jobId ?? "");
-        }
-        unsure.clear();
-        const settled = await idsByName(after);
-        expect(settled.size).toBe(acknowledged.size);
-        for (const [key, jobId] of acknowledged) expect([key, settled.get(key)]).toEqual([key, [jobId]]);
-        after.close();
+      server = await spawnServer({ PORTOLAN_DATA_DIR: dataDir });
+      starts.push(server.startMs);
+      const after = clients(server);
+      const found = await idsByName(after);
+      for (const [key, jobId] of acknowledged) expect([key, found.get(key)]).toEqual([key, [jobId]]);
+      for (const [key, group] of unsure) {
+        const present = found.get(key) ?? [];
+        expect(present.length).toBeLessThanOrEqual(1);
+        const headers = { "idempotency-key": key };
+        const request = { name: key, deviceGroupId: group, scheduledAt };
+        const { job } = await after.jobs.createJob(request, { headers });
+        if (present[0]) expect(job?.jobId).toBe(present[0]);
+        acknowledged.set(key, job?.jobId ?? "");
       }
-    } finally {
-      await server.kill();
-      rmSync(dataDir, { recursive: true, force: true });
+      unsure.clear();
+      const settled = await idsByName(after);
+      expect(settled.size).toBe(acknowledged.size);
+      for (const [key, jobId] of acknowledged) expect([key, settled.get(key)]).toEqual([key, [jobId]]);
+      after.close();
     }
-    const slowest = Math.max(...starts);
-    console.log(
-      `${rounds} kills, ${acknowledged.size} jobs, slowest restart ${Math.round(slowest)} ms from the start of the process`,
-    );
-    expect(slowest).toBeLessThan(slowestStartMs);
-  },
-);
+  } finally {
+    await server.kill();
+    rmSync(dataDir, { recursive: true, force: true });
+  }
+  const slowest = Math.max(...starts);
+  console.log(
+    `${rounds} kills, ${acknowledged.size} jobs, slowest restart ${Math.round(slowest)} ms from the start of the process`,
+  );
+  expect(slowest).toBeLessThan(slowestStartMs);
+});

@@ -4,11 +4,16 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 import { expect, it } from "vitest";
-import { JobState, TrackKind, type TrackUpdate, TrackUpdateSchema } from "#gen/portolan/common/v1/track_pb.js";
+import {
+  JobState,
+  TrackKind,
+  type TrackUpdate,
+  TrackUpdateSchema,
+} from "#gen/portolan/common/v1/track_pb.js";
 import { JobService, TrackJobRequestSchema } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { flying, startDevice } from "../support/device.ts";
+import { adminKey, get, grpcTransport, type SpawnedServer, spawnServer, until } from "../support/gateway.ts";
 import { frame } from "../support/lanes.ts";
-import { adminKey, grpcTransport, send, type SpawnedServer, spawnServer, until } from "../support/server.ts";
 
 const followers = Number(process.env.PORTOLAN_FOLLOWERS ?? 50);
 const seconds = Number(process.env.PORTOLAN_FOLLOW_SECONDS ?? 10);
@@ -42,7 +47,7 @@ function watchStalls(server: SpawnedServer) {
     while (!over) {
       const began = performance.now();
       await new Promise((resolve) => setTimeout(resolve, 50));
-      await send(server, "GET", "/healthz");
+      await get(server, "/healthz");
       const tookMs = performance.now() - began;
       if (tookMs > stallMs) stalledMs += tookMs;
     }
@@ -96,95 +101,91 @@ function deafFollowers(server: SpawnedServer, jobId: string, count: number) {
 const strictlyIncreasing = (updates: readonly TrackUpdate[]) =>
   updates.every(({ sequence }, i) => i === 0 || sequence > (updates[i - 1] as TrackUpdate).sequence);
 
-it(
-  `${followers} followers of one job each get ${seconds} ± 1 messages in ${seconds} s, in order, and the last state`,
-  { timeout: 180_000 + seconds * 3_000 },
-  async () => {
-    const server = await spawnServer();
-    const device = await startDevice(grpcTransport(server.url), dock);
-    const jobs = createClient(JobService, grpcTransport(server.url));
-    const { job } = await jobs.createJob({ name: "Followed", deviceGroupId: dock });
-    const jobId = job?.jobId ?? "";
-    await device.launch(jobId);
+it(`${followers} followers of one job each get ${seconds} ± 1 messages in ${seconds} s, in order, and the last state`, {
+  timeout: 180_000 + seconds * 3_000,
+}, async () => {
+  const server = await spawnServer();
+  const device = await startDevice(grpcTransport(server.url), dock);
+  const jobs = createClient(JobService, grpcTransport(server.url));
+  const { job } = await jobs.createJob({ name: "Followed", deviceGroupId: dock });
+  const jobId = job?.jobId ?? "";
+  await device.launch(jobId);
 
-    const sessions = Array.from(
-      { length: Math.ceil(followers / streamsPerConnection) },
-      () => new Http2SessionManager(server.url),
-    );
-    const arrivals: Arrival[][] = [];
-    const ends = Array.from({ length: followers }, async (_, i) => {
-      const session = sessions[i % sessions.length] as Http2SessionManager;
-      const mine: Arrival[] = [];
-      arrivals.push(mine);
-      const client = createClient(JobService, grpcTransport(server.url, adminKey, session));
-      for await (const update of client.trackJob({ jobId })) mine.push({ atMs: performance.now(), update });
-    });
-    await until(() => arrivals.every((mine) => mine.length > 0));
-    const deaf = deafFollowers(server, jobId, 20);
-    await until(() => deaf.requests.every(({ updates }) => updates.length > 0));
+  const sessions = Array.from(
+    { length: Math.ceil(followers / streamsPerConnection) },
+    () => new Http2SessionManager(server.url),
+  );
+  const arrivals: Arrival[][] = [];
+  const ends = Array.from({ length: followers }, async (_, i) => {
+    const session = sessions[i % sessions.length] as Http2SessionManager;
+    const mine: Arrival[] = [];
+    arrivals.push(mine);
+    const client = createClient(JobService, grpcTransport(server.url, adminKey, session));
+    for await (const update of client.trackJob({ jobId })) mine.push({ atMs: performance.now(), update });
+  });
+  await until(() => arrivals.every((mine) => mine.length > 0));
+  const deaf = deafFollowers(server, jobId, 20);
+  await until(() => deaf.requests.every(({ updates }) => updates.length > 0));
 
-    let flight = true;
-    const publishing = (async () => {
-      for (let i = 0; flight; i++) {
-        await device.publish(flying(dock, jobId, [14.5 + i / 10_000, 46, 300]));
-        await new Promise((resolve) => setTimeout(resolve, 300));
-      }
-    })();
-
-    const stalls = watchStalls(server);
-    await deaf.stopReading();
-    const heardBefore = deaf.requests.map(({ updates }) => updates.length);
-    const memoryBefore = residentBytes(server);
-    const beginMs = performance.now();
-    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-    const endMs = performance.now();
-    const stalledSeconds = await stalls();
-    const memoryAfter = residentBytes(server);
-
-    // What was already on its way when the window closed may still arrive.
-    for (const [i, { updates }] of deaf.requests.entries()) {
-      expect(updates.length - (heardBefore[i] as number)).toBeLessThanOrEqual(1);
+  let flight = true;
+  const publishing = (async () => {
+    for (let i = 0; flight; i++) {
+      await device.publish(flying(dock, jobId, [14.5 + i / 10_000, 46, 300]));
+      await new Promise((resolve) => setTimeout(resolve, 300));
     }
-    const newest = arrivals[0]?.at(-1)?.update.sequence as bigint;
-    await deaf.readOn();
-    await until(() => deaf.requests.every(({ updates }) => (updates.at(-1)?.sequence ?? 0n) >= newest));
+  })();
 
-    flight = false;
-    await publishing;
-    await device.report(jobId, JobState.COMPLETED);
-    await Promise.all(ends);
-    const statuses = await Promise.all(deaf.requests.map(({ ended }) => ended));
-    deaf.close();
-    for (const session of sessions) session.abort();
-    await device.stop();
-    await server.kill();
-    rmSync(server.dataDir, { recursive: true, force: true });
+  const stalls = watchStalls(server);
+  await deaf.stopReading();
+  const heardBefore = deaf.requests.map(({ updates }) => updates.length);
+  const memoryBefore = residentBytes(server);
+  const beginMs = performance.now();
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+  const endMs = performance.now();
+  const stalledSeconds = await stalls();
+  const memoryAfter = residentBytes(server);
 
-    // Ticks that a stall of the machine swallowed or bunched are not the server's.
-    const allowed = 1 + Math.ceil(stalledSeconds);
-    const expected = (endMs - beginMs) / 1000;
-    const counts = arrivals.map(
-      (mine) => mine.filter(({ atMs }) => atMs >= beginMs && atMs < endMs).length,
-    );
-    console.log(
-      `${followers} followers: ${Math.min(...counts)} to ${Math.max(...counts)} messages in ` +
-        `${expected.toFixed(1)} s, ${stalledSeconds.toFixed(1)} s of stalls, memory ` +
-        `${Math.round((memoryBefore ?? 0) / 2 ** 20)} to ${Math.round((memoryAfter ?? 0) / 2 ** 20)} MiB`,
-    );
-    for (const count of counts) {
-      expect(count).toBeGreaterThanOrEqual(expected - allowed);
-      expect(count).toBeLessThanOrEqual(expected + allowed);
-    }
-    for (const updates of [
-      ...arrivals.map((mine) => mine.map(({ update }) => update)),
-      ...deaf.requests.map((request) => request.updates),
-    ]) {
-      expect(strictlyIncreasing(updates)).toBe(true);
-      expect(updates.filter(({ kind }) => kind === TrackKind.FINAL)).toHaveLength(1);
-      expect(updates.at(-1)).toMatchObject({ kind: TrackKind.FINAL, jobState: JobState.COMPLETED, jobId });
-    }
-    expect(statuses.every((status) => status === "0")).toBe(true);
-    // A queue without bound would hold far more; so much the collector may leave lying about.
-    if (memoryBefore && memoryAfter) expect(memoryAfter - memoryBefore).toBeLessThan(96 * 2 ** 20);
-  },
-);
+  // What was already on its way when the window closed may still arrive.
+  for (const [i, { updates }] of deaf.requests.entries()) {
+    expect(updates.length - (heardBefore[i] as number)).toBeLessThanOrEqual(1);
+  }
+  const newest = arrivals[0]?.at(-1)?.update.sequence as bigint;
+  await deaf.readOn();
+  await until(() => deaf.requests.every(({ updates }) => (updates.at(-1)?.sequence ?? 0n) >= newest));
+
+  flight = false;
+  await publishing;
+  await device.report(jobId, JobState.COMPLETED);
+  await Promise.all(ends);
+  const statuses = await Promise.all(deaf.requests.map(({ ended }) => ended));
+  deaf.close();
+  for (const session of sessions) session.abort();
+  await device.stop();
+  await server.kill();
+  rmSync(server.dataDir, { recursive: true, force: true });
+
+  // Ticks that a stall of the machine swallowed or bunched are not the server's.
+  const allowed = 1 + Math.ceil(stalledSeconds);
+  const expected = (endMs - beginMs) / 1000;
+  const counts = arrivals.map((mine) => mine.filter(({ atMs }) => atMs >= beginMs && atMs < endMs).length);
+  console.log(
+    `${followers} followers: ${Math.min(...counts)} to ${Math.max(...counts)} messages in ` +
+      `${expected.toFixed(1)} s, ${stalledSeconds.toFixed(1)} s of stalls, memory ` +
+      `${Math.round((memoryBefore ?? 0) / 2 ** 20)} to ${Math.round((memoryAfter ?? 0) / 2 ** 20)} MiB`,
+  );
+  for (const count of counts) {
+    expect(count).toBeGreaterThanOrEqual(expected - allowed);
+    expect(count).toBeLessThanOrEqual(expected + allowed);
+  }
+  for (const updates of [
+    ...arrivals.map((mine) => mine.map(({ update }) => update)),
+    ...deaf.requests.map((request) => request.updates),
+  ]) {
+    expect(strictlyIncreasing(updates)).toBe(true);
+    expect(updates.filter(({ kind }) => kind === TrackKind.FINAL)).toHaveLength(1);
+    expect(updates.at(-1)).toMatchObject({ kind: TrackKind.FINAL, jobState: JobState.COMPLETED, jobId });
+  }
+  expect(statuses.every((status) => status === "0")).toBe(true);
+  // A queue without bound would hold far more; so much the collector may leave lying about.
+  if (memoryBefore && memoryAfter) expect(memoryAfter - memoryBefore).toBeLessThan(96 * 2 ** 20);
+});

@@ -12,9 +12,19 @@ import { Health, HealthCheckResponse_ServingStatus as Serving } from "#gen/grpc/
 import { DroneState, JobState, TrackKind, type TrackUpdate } from "#gen/portolan/common/v1/track_pb.js";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
-import { type PublishTelemetryRequest, TelemetryService } from "#gen/portolan/streams/v1/telemetry_service_pb.js";
+import {
+  type PublishTelemetryRequest,
+  TelemetryService,
+} from "#gen/portolan/streams/v1/telemetry_service_pb.js";
 import { flying, startDevice } from "../support/device.ts";
-import { grpcTransport, runMain, type SpawnedServer, spawnServer, until, withKey } from "../support/server.ts";
+import {
+  grpcTransport,
+  runMain,
+  type SpawnedServer,
+  spawnServer,
+  until,
+  withKey,
+} from "../support/gateway.ts";
 import { has, run } from "../support/tools.ts";
 
 // Each start of a process takes seconds on a slow machine.
@@ -41,7 +51,12 @@ describe("the program", () => {
   });
 
   it("ends with 2 and names each bad setting", { timeout }, async () => {
-    const bad = { PORT: "eighty", PORTOLAN_SANDBOX: "maybe", PORTOLAN_TLS_CERT: "none.pem", PORTOLAN_COLOUR: "red" };
+    const bad = {
+      PORT: "eighty",
+      PORTOLAN_SANDBOX: "maybe",
+      PORTOLAN_TLS_CERT: "none.pem",
+      PORTOLAN_COLOUR: "red",
+    };
     const { code, stderr } = await runMain(bad).exited;
     expect(code).toBe(2);
     for (const name of Object.keys(bad)) expect(stderr).toMatch(new RegExp(`^${name}: `, "m"));
@@ -131,7 +146,19 @@ describe.skipIf(!has("openssl", "version"))("TLS with a certificate of openssl's
     folder = mkdtempSync(join(tmpdir(), "portolan-tls-"));
     const [key, cert] = [join(folder, "key.pem"), join(folder, "cert.pem")];
     const subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];
-    const made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert];
+    const made = [
+      "req",
+      "-x509",
+      "-newkey",
+      "rsa:2048",
+      "-nodes",
+      "-days",
+      "2",
+      "-keyout",
+      key,
+      "-out",
+      cert,
+    ];
     expect((await run("openssl", [...made, ...subject])).code).toBe(0);
     ca = readFileSync(cert);
     server = await spawnServer({ PORTOLAN_TLS_CERT: cert, PORTOLAN_TLS_KEY: key });
@@ -151,14 +178,14 @@ describe.skipIf(!has("openssl", "version"))("TLS with a certificate of openssl's
     const transport = createGrpcTransport({
       baseUrl: server.url,
       nodeOptions: { ca },
-      interceptors: [withKey(server.adminKey)],
+      interceptors: [withKey(adminKey)],
     });
     expect((await createClient(JobService, transport).listJobs({})).count).toBe(0);
   });
 
   it("serves JSON over HTTP/1.1", { timeout }, async () => {
     const { protocol, body } = await new Promise<{ protocol: unknown; body: string }>((resolve, reject) => {
-      const headers = { "x-api-key": server.adminKey };
+      const headers = { "x-api-key": adminKey };
       const request = https.get(`${server.url}/v3/jobs`, { ca, headers, agent: false }, (response) => {
         const { alpnProtocol } = response.socket as TLSSocket;
         let text = "";

@@ -4,7 +4,7 @@ import { createClient } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { type Device, startDevice } from "../support/device.ts";
-import { adminKey, root, startTestServer, type TestServer } from "../support/server.ts";
+import { adminKey, root, startTestServer, type TestServer } from "../support/gateway.ts";
 import { run } from "../support/tools.ts";
 
 const buf = join(root, "node_modules/.bin/buf");
@@ -13,76 +13,83 @@ const dock = "buf-dock";
 // A start of buf and its reflection round trips take seconds on a slow machine.
 const timeout = 120_000;
 
-describe.each(["grpc", "grpcweb", "connect"])("buf curl over %s, with the schema by reflection", (protocol) => {
-  let server: TestServer;
-  let device: Device;
-  let jobId: string;
+describe.each(["grpc", "grpcweb", "connect"])(
+  "buf curl over %s, with the schema by reflection",
+  (protocol) => {
+    let server: TestServer;
+    let device: Device;
+    let jobId: string;
 
-  beforeAll(async () => {
-    server = await startTestServer();
-    device = await startDevice(server.grpc(), dock);
-    const jobs = createClient(JobService, server.grpc());
-    jobId = (await jobs.createJob({ name: "Survey", deviceGroupId: dock })).job?.jobId ?? "";
-  });
+    beforeAll(async () => {
+      server = await startTestServer();
+      device = await startDevice(server.grpc(), dock);
+      const jobs = createClient(JobService, server.grpc());
+      jobId = (await jobs.createJob({ name: "Survey", deviceGroupId: dock })).job?.jobId ?? "";
+    });
 
-  afterAll(async () => {
-    await device?.stop();
-    await server?.stop();
-  });
+    afterAll(async () => {
+      await device?.stop();
+      await server?.stop();
+    });
 
-  const args = (method: string, body: unknown) => [
-    "curl",
-    "--http2-prior-knowledge",
-    "--protocol",
-    protocol,
-    "-H",
-    `x-api-key: ${adminKey}`,
-    "-d",
-    JSON.stringify(body),
-    `${server.url}/portolan.jobs.v1.JobService/${method}`,
-  ];
+    const args = (method: string, body: unknown) => [
+      "curl",
+      "--http2-prior-knowledge",
+      "--protocol",
+      protocol,
+      "-H",
+      `x-api-key: ${adminKey}`,
+      "-d",
+      JSON.stringify(body),
+      `${server.url}/portolan.jobs.v1.JobService/${method}`,
+    ];
 
-  it("calls a unary RPC", { timeout }, async () => {
-    const { code, stdout, stderr } = await run(buf, args("GetJob", { job_id: jobId }));
-    expect(stderr).toBe("");
-    expect(code).toBe(0);
-    expect(JSON.parse(stdout).job).toMatchObject({ jobId, name: "Survey", deviceGroupId: dock });
-  });
+    it("calls a unary RPC", { timeout }, async () => {
+      const { code, stdout, stderr } = await run(buf, args("GetJob", { job_id: jobId }));
+      expect(stderr).toBe("");
+      expect(code).toBe(0);
+      expect(JSON.parse(stdout).job).toMatchObject({ jobId, name: "Survey", deviceGroupId: dock });
+    });
 
-  it("shows an error with its reason", { timeout }, async () => {
-    const { code, stderr } = await run(buf, args("GetJob", { job_id: "job-none" }));
-    expect(code).not.toBe(0);
-    const error = JSON.parse(stderr);
-    expect(error).toMatchObject({ code: "not_found", message: "Job not found" });
-    const types = error.details.map((detail: { type: string }) => detail.type);
-    expect(types).toEqual(expect.arrayContaining(["google.rpc.ErrorInfo", "google.rpc.RequestInfo"]));
-  });
+    it("shows an error with its reason", { timeout }, async () => {
+      const { code, stderr } = await run(buf, args("GetJob", { job_id: "job-none" }));
+      expect(code).not.toBe(0);
+      const error = JSON.parse(stderr);
+      expect(error).toMatchObject({ code: "not_found", message: "Job not found" });
+      const types = error.details.map((detail: { type: string }) => detail.type);
+      expect(types).toEqual(expect.arrayContaining(["google.rpc.ErrorInfo", "google.rpc.RequestInfo"]));
+    });
 
-  it("follows a job", { timeout }, async () => {
-    const child = spawn(buf, args("TrackJob", { job_id: jobId }), { stdio: ["ignore", "pipe", "pipe"] });
-    const ended = new Promise<string>((resolve) => {
-      let errors = "";
-      child.stderr.on("data", (chunk) => {
-        errors += chunk;
+    it("follows a job", { timeout }, async () => {
+      const child = spawn(buf, args("TrackJob", { job_id: jobId }), { stdio: ["ignore", "pipe", "pipe"] });
+      const ended = new Promise<string>((resolve) => {
+        let errors = "";
+        child.stderr.on("data", (chunk) => {
+          errors += chunk;
+        });
+        child.once("close", () => resolve(errors));
       });
-      child.once("close", () => resolve(errors));
-    });
-    const sequences: string[] = [];
-    let text = "";
-    const enough = new Promise<void>((resolve) => {
-      child.stdout.on("data", (chunk) => {
-        text += chunk;
-        sequences.splice(0, sequences.length, ...[...text.matchAll(/"sequence": "(\d+)"/g)].map((m) => m[1] ?? ""));
-        if (sequences.length >= 3) resolve();
+      const sequences: string[] = [];
+      let text = "";
+      const enough = new Promise<void>((resolve) => {
+        child.stdout.on("data", (chunk) => {
+          text += chunk;
+          sequences.splice(
+            0,
+            sequences.length,
+            ...[...text.matchAll(/"sequence": "(\d+)"/g)].map((m) => m[1] ?? ""),
+          );
+          if (sequences.length >= 3) resolve();
+        });
       });
+      const early = ended.then((errors) => {
+        if (sequences.length < 3) throw new Error(`buf ended early: ${errors}${text}`);
+      });
+      await Promise.race([enough, early]);
+      child.kill();
+      await ended;
+      expect(text).toContain(`"jobId": "${jobId}"`);
+      expect(sequences).toEqual([...new Set(sequences)].sort());
     });
-    const early = ended.then((errors) => {
-      if (sequences.length < 3) throw new Error(`buf ended early: ${errors}${text}`);
-    });
-    await Promise.race([enough, early]);
-    child.kill();
-    await ended;
-    expect(text).toContain(`"jobId": "${jobId}"`);
-    expect(sequences).toEqual([...new Set(sequences)].sort());
-  });
-});
+  },
+);

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { createLocalJWKSet, jwtVerify } from "jose";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Device, flying, startDevice } from "../support/device.ts";
-import { adminKey, startTestServer, type TestServer } from "../support/server.ts";
+import { adminKey, startTestServer, type TestServer } from "../support/gateway.ts";
 import { has, run } from "../support/tools.ts";
 
 const dock = "curl-dock";

@@ -1,5 +1,11 @@
-import { type DescMessage, type DescMethod, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
-import { create } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  fromBinary,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf";
 import {
   Client,
   type ClientReadableStream,
@@ -17,7 +23,7 @@ import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { ShareService } from "#gen/portolan/shares/v1/share_service_pb.js";
 import { TelemetryService } from "#gen/portolan/streams/v1/telemetry_service_pb.js";
 import { type Device, flying, startDevice } from "../support/device.ts";
-import { adminKey, startTestServer, type TestServer, until } from "../support/server.ts";
+import { adminKey, startTestServer, type TestServer, until } from "../support/gateway.ts";
 
 const dock = "grpcjs-dock";
 
@@ -138,7 +144,11 @@ describe("a plain grpc-js client", () => {
     await device.report(jobId, JobState.COMPLETED);
     expect((await ended).code).toBe(status.OK);
     expect(updates[0]?.subject).toBe(jobId);
-    expect(updates.at(-1)).toMatchObject({ kind: TrackKind.FINAL, jobState: JobState.COMPLETED, progress: 100 });
+    expect(updates.at(-1)).toMatchObject({
+      kind: TrackKind.FINAL,
+      jobState: JobState.COMPLETED,
+      progress: 100,
+    });
     expect(updates.filter(({ kind }) => kind === TrackKind.FINAL)).toHaveLength(1);
     const sequences = updates.map(({ sequence }) => sequence);
     expect(sequences).toEqual([...new Set(sequences)].sort((a, b) => (a < b ? -1 : 1)));

@@ -5,14 +5,15 @@ import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.js";
 import { JobState, TrackKind, type TrackUpdate } from "#gen/portolan/common/v1/track_pb.js";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { type Device, startDevice } from "../support/device.ts";
-import { startTestServer, type TestServer, withKey } from "../support/server.ts";
+import { startTestServer, type TestServer, withKey } from "../support/gateway.ts";
 
 const dock = "web-dock";
 const interceptors = [withKey("sk_test_administrator")];
 
 const clients: Record<string, (baseUrl: string) => Transport> = {
   "gRPC-Web": (baseUrl) => createGrpcWebTransport({ baseUrl, interceptors }),
-  "gRPC-Web with JSON": (baseUrl) => createGrpcWebTransport({ baseUrl, interceptors, useBinaryFormat: false }),
+  "gRPC-Web with JSON": (baseUrl) =>
+    createGrpcWebTransport({ baseUrl, interceptors, useBinaryFormat: false }),
   "Connect JSON": (baseUrl) => createConnectTransport({ baseUrl, interceptors }),
   "Connect binary with GET": (baseUrl) =>
     createConnectTransport({ baseUrl, interceptors, useBinaryFormat: true, useHttpGet: true }),
@@ -42,7 +43,9 @@ describe.each(Object.entries(clients))("a browser's client, %s over fetch", (_, 
 
   it("reads the reason of an error", async () => {
     const jobs = createClient(JobService, transport(server.url));
-    const error = await jobs.getJob({ jobId: "job-none" }).then(() => expect.unreachable(), ConnectError.from);
+    const error = await jobs
+      .getJob({ jobId: "job-none" })
+      .then(() => expect.unreachable(), ConnectError.from);
     expect(error.code).toBe(Code.NotFound);
     expect(error.rawMessage).toBe("Job not found");
     const [info] = error.findDetails(ErrorInfoSchema);

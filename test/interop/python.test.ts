@@ -1,10 +1,10 @@
+import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { spawnSync } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Device, flying, startDevice } from "../support/device.ts";
-import { adminKey, root, startTestServer, type TestServer } from "../support/server.ts";
+import { adminKey, root, startTestServer, type TestServer } from "../support/gateway.ts";
 import { run } from "../support/tools.ts";
 
 const dock = "python-dock";
@@ -95,48 +95,51 @@ except grpc.RpcError as error:
     print("missing", error.code().name)
 `;
 
-describe.skipIf(!tools)(`Python's grpcio with stubs from the contracts${tools ? "" : " (grpcio or its tools are missing)"}`, () => {
-  let server: TestServer;
-  let device: Device;
-  let stubs: string;
+describe.skipIf(!tools)(
+  `Python's grpcio with stubs from the contracts${tools ? "" : " (grpcio or its tools are missing)"}`,
+  () => {
+    let server: TestServer;
+    let device: Device;
+    let stubs: string;
 
-  beforeAll(async () => {
-    stubs = mkdtempSync(join(tmpdir(), "portolan-python-"));
-    const protos = (folder: string) =>
-      readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).filter((file) =>
-        file.endsWith(".proto"),
+    beforeAll(async () => {
+      stubs = mkdtempSync(join(tmpdir(), "portolan-python-"));
+      const protos = (folder: string) =>
+        readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).filter((file) =>
+          file.endsWith(".proto"),
+        );
+      const out = [`--python_out=${stubs}`, `--grpc_python_out=${stubs}`];
+      const files = [...protos("proto"), ...protos(".third-party")];
+      const [program = "", ...first] = tools?.protoc ?? [];
+      const args = [...first, "-I", "proto", "-I", ".third-party", ...out, ...files];
+      const { code, stderr } = await run(program, args, { cwd: root });
+      if (code !== 0) throw new Error(stderr);
+      server = await startTestServer();
+      device = await startDevice(server.grpc(), dock);
+      await device.publish(flying(dock, "", [14.5, 46.04, 300]));
+    });
+
+    afterAll(async () => {
+      await device?.stop();
+      await server?.stop();
+      if (stubs) rmSync(stubs, { recursive: true, force: true });
+    });
+
+    it("calls, streams both ways, and reads error details", async () => {
+      const address = new URL(server.url).host;
+      const { code, stdout, stderr } = await run(
+        tools?.python ?? "",
+        ["-c", script, address, adminKey, dock],
+        { cwd: stubs },
       );
-    const out = [`--python_out=${stubs}`, `--grpc_python_out=${stubs}`];
-    const files = [...protos("proto"), ...protos(".third-party")];
-    const [program = "", ...first] = tools?.protoc ?? [];
-    const args = [...first, "-I", "proto", "-I", ".third-party", ...out, ...files];
-    const { code, stderr } = await run(program, args, { cwd: root });
-    if (code !== 0) throw new Error(stderr);
-    server = await startTestServer();
-    device = await startDevice(server.grpc(), dock);
-    await device.publish(flying(dock, "", [14.5, 46.04, 300]));
-  });
-
-  afterAll(async () => {
-    await device?.stop();
-    await server?.stop();
-    if (stubs) rmSync(stubs, { recursive: true, force: true });
-  });
-
-  it("calls, streams both ways, and reads error details", async () => {
-    const address = new URL(server.url).host;
-    const { code, stdout, stderr } = await run(
-      tools?.python ?? "",
-      ["-c", script, address, adminKey, dock],
-      { cwd: stubs },
-    );
-    if (code !== 0) throw new Error(stderr);
-    expect(stdout.trim().split("\n")).toEqual([
-      "created From Python 4",
-      "error NOT_FOUND portolan JOB_NOT_FOUND",
-      "published 3",
-      "final TRACK_KIND_FINAL JOB_STATE_CANCELLED 88.0",
-      "missing NOT_FOUND",
-    ]);
-  });
-});
+      if (code !== 0) throw new Error(stderr);
+      expect(stdout.trim().split("\n")).toEqual([
+        "created From Python 4",
+        "error NOT_FOUND portolan JOB_NOT_FOUND",
+        "published 3",
+        "final TRACK_KIND_FINAL JOB_STATE_CANCELLED 88.0",
+        "missing NOT_FOUND",
+      ]);
+    });
+  },
+);

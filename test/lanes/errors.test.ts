@@ -6,8 +6,8 @@ import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import { identityStore } from "#services/identity/store.ts";
 import { type Device, startDevice } from "../support/device.ts";
+import { adminKey, startTestServer, type TestServer } from "../support/gateway.ts";
 import { type Attempt, lanes } from "../support/lanes.ts";
-import { adminKey, startTestServer, type TestServer } from "../support/server.ts";
 
 const dock = "errors-dock";
 const admin = { "x-api-key": adminKey };
@@ -91,6 +91,7 @@ const cases: Case[] = [
     httpStatus: 413,
     connectStatus: 429,
     reason: "MESSAGE_TOO_LARGE",
+    metadata: { limit_bytes: String(4 * 1024 * 1024) },
   },
   {
     name: "a broken rule of the contract",
@@ -253,7 +254,12 @@ beforeAll(async () => {
       .sign(await importJWK(jwk, "RS256"));
   const now = Math.floor(Date.now() / 1000);
   const pair = await crypto.subtle.generateKey(
-    { name: "RSASSA-PKCS1-v1_5", modulusLength: 2048, publicExponent: new Uint8Array([1, 0, 1]), hash: "SHA-256" },
+    {
+      name: "RSASSA-PKCS1-v1_5",
+      modulusLength: 2048,
+      publicExponent: new Uint8Array([1, 0, 1]),
+      hash: "SHA-256",
+    },
     true,
     ["sign", "verify"],
   );

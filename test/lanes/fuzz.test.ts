@@ -1,7 +1,7 @@
+import { rmSync } from "node:fs";
 import http2 from "node:http2";
 import net from "node:net";
 import { brotliCompressSync, gzipSync } from "node:zlib";
-import { rmSync } from "node:fs";
 import type { DescField, DescMethod } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -14,9 +14,9 @@ import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js
 import { TelemetryService } from "#gen/portolan/streams/v1/telemetry_service_pb.js";
 import { TrackService } from "#gen/portolan/streams/v1/track_service_pb.js";
 import { startDevice } from "../support/device.ts";
+import { adminKey, get, grpcTransport, type SpawnedServer, spawnServer } from "../support/gateway.ts";
 import { frame } from "../support/lanes.ts";
 import { random } from "../support/random.ts";
-import { adminKey, grpcTransport, type SpawnedServer, send, spawnServer } from "../support/server.ts";
 
 const cases = Number(process.env.PORTOLAN_FUZZ_CASES ?? 1000);
 
@@ -103,56 +103,60 @@ const restPaths = [
   "/",
 ];
 
-it(
-  `${cases} malformed requests on every protocol neither crash nor hang the server nor make it fail`,
-  { timeout: 300_000 + cases * 200 },
-  async () => {
-    const next = random("PORTOLAN_FUZZ_SEED");
-    const make = generator(next);
-    const failures: string[] = [];
-    const tally = new Map<string, number>();
-    let begun = 0;
-    let dead = false;
-    void server.exited.then(() => {
-      dead = true;
-    });
+it(`${cases} malformed requests on every protocol neither crash nor hang the server nor make it fail`, {
+  timeout: 300_000 + cases * 200,
+}, async () => {
+  const next = random("PORTOLAN_FUZZ_SEED");
+  const make = generator(next);
+  const failures: string[] = [];
+  const tally = new Map<string, number>();
+  let begun = 0;
+  let dead = false;
+  void server.exited.then(() => {
+    dead = true;
+  });
 
-    await Promise.all(
-      Array.from({ length: workers }, async () => {
-        while (begun < cases && failures.length < 10 && !dead) {
-          const number = begun++;
-          const { kind, request } = make();
-          const hang = new AbortController();
-          const timer = setTimeout(() => hang.abort(new Error("no answer")), hangMs);
-          const result = await request.send(hang.signal).catch((error): Result => {
-            if (hang.signal.aborted) failures.push(`#${number} ${kind} hangs: ${request.about}`);
-            // A connection that the server cuts is an answer to what is no request.
-            return { text: String(error) };
-          });
-          clearTimeout(timer);
-          const outcome = result.grpcStatus ? `grpc ${result.grpcStatus}` : (result.status ?? "closed");
-          tally.set(`${kind} ${outcome}`, (tally.get(`${kind} ${outcome}`) ?? 0) + 1);
-          const fault = faultOf(result);
-          if (fault) failures.push(`#${number} ${kind} ${fault}: ${request.about}\n  ${result.text ?? ""}`);
-        }
-      }),
-    );
-    console.log([...tally].sort().map(([what, count]) => `${what}: ${count}`).join(", "));
+  await Promise.all(
+    Array.from({ length: workers }, async () => {
+      while (begun < cases && failures.length < 10 && !dead) {
+        const number = begun++;
+        const { kind, request } = make();
+        const hang = new AbortController();
+        const timer = setTimeout(() => hang.abort(new Error("no answer")), hangMs);
+        const result = await request.send(hang.signal).catch((error): Result => {
+          if (hang.signal.aborted) failures.push(`#${number} ${kind} hangs: ${request.about}`);
+          // A connection that the server cuts is an answer to what is no request.
+          return { text: String(error) };
+        });
+        clearTimeout(timer);
+        const outcome = result.grpcStatus ? `grpc ${result.grpcStatus}` : (result.status ?? "closed");
+        tally.set(`${kind} ${outcome}`, (tally.get(`${kind} ${outcome}`) ?? 0) + 1);
+        const fault = faultOf(result);
+        if (fault) failures.push(`#${number} ${kind} ${fault}: ${request.about}\n  ${result.text ?? ""}`);
+      }
+    }),
+  );
+  console.log(
+    [...tally]
+      .sort()
+      .map(([what, count]) => `${what}: ${count}`)
+      .join(", "),
+  );
 
-    expect(failures).toEqual([]);
-    expect(dead).toBe(false);
-    expect((await send(server, "GET", "/readyz")).status).toBe(200);
-    const transport = grpcTransport(server.url);
-    const jobs = createClient(JobService, transport);
-    const { job } = await jobs.createJob({ name: "After", deviceGroupId: dock });
-    const read = await send(server, "GET", `/v3/jobs/${job?.jobId}`);
-    expect(read.json.job.name).toBe("After");
-    expect(server.stderr()).not.toMatch(/call failed|uncaught|unhandled|TypeError|RangeError/i);
-  },
-);
+  expect(failures).toEqual([]);
+  expect(dead).toBe(false);
+  expect((await get(server, "/readyz")).status).toBe(200);
+  const transport = grpcTransport(server.url);
+  const jobs = createClient(JobService, transport);
+  const { job } = await jobs.createJob({ name: "After", deviceGroupId: dock });
+  const read = await get(server, `/v3/jobs/${job?.jobId}`);
+  expect(read.json.job.name).toBe("After");
+  expect(server.stderr()).not.toMatch(/call failed|uncaught|unhandled|TypeError|RangeError/i);
+});
 
 function faultOf({ status, grpcStatus, text = "" }: Result): string | undefined {
-  if (status !== undefined && status >= 500 && !documentedStatuses.includes(status)) return `status ${status}`;
+  if (status !== undefined && status >= 500 && !documentedStatuses.includes(status))
+    return `status ${status}`;
   if (grpcStatus && defectCodes.includes(grpcStatus)) return `grpc-status ${grpcStatus}`;
   const [, code] = /"code":"([a-z_]+)"/.exec(text) ?? [];
   if (status !== undefined && code && defectNames.includes(code)) return `code ${code}`;
@@ -210,7 +214,10 @@ function generator(next: (bound: number) => number) {
         return Array.from({ length: next(4) }, () => value(depth + 1));
       default:
         return Object.fromEntries(
-          Array.from({ length: next(4) }, () => [pick(["type", "coordinates", ...strings]), value(depth + 1)]),
+          Array.from({ length: next(4) }, () => [
+            pick(["type", "coordinates", ...strings]),
+            value(depth + 1),
+          ]),
         );
     }
   }
@@ -245,7 +252,7 @@ function generator(next: (bound: number) => number) {
       case 2:
         return "[".repeat(next(20_000));
       case 3:
-        return '{"metadata":'.repeat(next(3000)) + "1";
+        return `${'{"metadata":'.repeat(next(3000))}1`;
       case 4:
         return JSON.stringify(value());
       case 5:
@@ -368,7 +375,16 @@ function generator(next: (bound: number) => number) {
       "a".repeat(2000),
     ]);
   const query = () => {
-    const names = ["status", "limit", "pageToken", "page_token", "token", "resourceId", "device_group_id", "x.y"];
+    const names = [
+      "status",
+      "limit",
+      "pageToken",
+      "page_token",
+      "token",
+      "resourceId",
+      "device_group_id",
+      "x.y",
+    ];
     const pairs = Array.from({ length: next(4) }, () => `${pick([...names, segment()])}=${segment()}`);
     return pairs.length > 0 ? `?${pairs.join(pick(["&", "&&", ";"]))}` : "";
   };
@@ -429,7 +445,14 @@ function generator(next: (bound: number) => number) {
       const path = pick(restPaths).replaceAll("{}", segment);
       const verb = pick(["GET", "GET", "POST", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE"]);
       const { coding, data } = compressed(Buffer.from(json(pick(methods))));
-      const type = pick(["application/json", "application/json", "text/plain", "application/json; charset=utf-16", "multipart/form-data", ""]);
+      const type = pick([
+        "application/json",
+        "application/json",
+        "text/plain",
+        "application/json; charset=utf-16",
+        "multipart/form-data",
+        "",
+      ]);
       const head = headers({ "content-type": type, ...(chance(30) && { "content-encoding": coding }) });
       return http1(verb, path + query(), head, chance(20) ? bytes(next(200)) : data, true);
     },
@@ -451,7 +474,9 @@ function generator(next: (bound: number) => number) {
       const method = pick(methods);
       const base64 = chance(50);
       const body = chance(50) ? Buffer.from(json(method).slice(0, 2000)) : protobuf();
-      const content = base64 ? body.toString(pick(["base64", "base64url"])) : encodeURIComponent(body.toString("latin1"));
+      const content = base64
+        ? body.toString(pick(["base64", "base64url"]))
+        : encodeURIComponent(body.toString("latin1"));
       const query = [
         `connect=${pick(["v1", "v1", "v2", ""])}`,
         `encoding=${pick(["json", "proto", "xml", ""])}`,
@@ -459,7 +484,13 @@ function generator(next: (bound: number) => number) {
         ...(base64 ? ["base64=1"] : []),
         ...(chance(20) ? [`compression=${pick(["gzip", "br", "zstd"])}`] : []),
       ].join("&");
-      return http1("GET", `/${method.parent.typeName}/${method.name}?${query}`, headers({}), "", streamsOf(method));
+      return http1(
+        "GET",
+        `/${method.parent.typeName}/${method.name}?${query}`,
+        headers({}),
+        "",
+        streamsOf(method),
+      );
     },
 
     "Connect stream"() {
@@ -470,16 +501,36 @@ function generator(next: (bound: number) => number) {
         "content-type": `application/connect+${binary ? "proto" : "json"}`,
         ...(chance(40) && { "connect-content-encoding": coding }),
       });
-      return http1("POST", `/${method.parent.typeName}/${method.name}`, head, frames(data), streamsOf(method));
+      return http1(
+        "POST",
+        `/${method.parent.typeName}/${method.name}`,
+        head,
+        frames(data),
+        streamsOf(method),
+      );
     },
 
     "gRPC-Web"() {
       const method = pick(methods);
       const binary = chance(60);
       const { coding, data } = compressed(binary ? protobuf() : Buffer.from(json(method)));
-      const type = pick(["application/grpc-web", `application/grpc-web+${binary ? "proto" : "json"}`, "application/grpc-web-text"]);
-      const head = headers({ "content-type": type, "x-grpc-web": "1", ...(chance(40) && { "grpc-encoding": coding }) });
-      return http1("POST", `/${method.parent.typeName}/${method.name}`, head, frames(data), streamsOf(method));
+      const type = pick([
+        "application/grpc-web",
+        `application/grpc-web+${binary ? "proto" : "json"}`,
+        "application/grpc-web-text",
+      ]);
+      const head = headers({
+        "content-type": type,
+        "x-grpc-web": "1",
+        ...(chance(40) && { "grpc-encoding": coding }),
+      });
+      return http1(
+        "POST",
+        `/${method.parent.typeName}/${method.name}`,
+        head,
+        frames(data),
+        streamsOf(method),
+      );
     },
 
     gRPC() {
@@ -489,7 +540,11 @@ function generator(next: (bound: number) => number) {
       const body = frames(data);
       const path = chance(90) ? `/${method.parent.typeName}/${method.name}` : `/${segment()}/${segment()}`;
       const head = headers({
-        "content-type": pick(["application/grpc", `application/grpc+${binary ? "proto" : "json"}`, "application/grpc+xml"]),
+        "content-type": pick([
+          "application/grpc",
+          `application/grpc+${binary ? "proto" : "json"}`,
+          "application/grpc+xml",
+        ]),
         te: "trailers",
         ...(chance(40) && { "grpc-encoding": coding }),
       });
@@ -502,7 +557,19 @@ function generator(next: (bound: number) => number) {
 
     "raw HTTP/1.1"() {
       const lines = [
-        pick(["GET / HTTP/1.1", "POST /v3/jobs/create HTTP/1.1", "GET /v3/jobs HTTP/9.9", "GET  / HTTP/1.1", "PRI * HTTP/1.1", "get /", `GET /${"a".repeat(next(30_000))} HTTP/1.1`, "GET http://[::1/ HTTP/1.1", "GET //v3//jobs HTTP/1.1", "OPTIONS * HTTP/1.1", "CONNECT a:1 HTTP/1.1"]),
+        pick([
+          "GET / HTTP/1.1",
+          "POST /v3/jobs/create HTTP/1.1",
+          "GET /v3/jobs HTTP/9.9",
+          "GET  / HTTP/1.1",
+          "PRI * HTTP/1.1",
+          "get /",
+          `GET /${"a".repeat(next(30_000))} HTTP/1.1`,
+          "GET http://[::1/ HTTP/1.1",
+          "GET //v3//jobs HTTP/1.1",
+          "OPTIONS * HTTP/1.1",
+          "CONNECT a:1 HTTP/1.1",
+        ]),
         ...Array.from({ length: next(6) }, () =>
           pick([
             "host: localhost",
@@ -586,7 +653,10 @@ function generator(next: (bound: number) => number) {
       stream.on("data", () => streams && done());
       stream.on("error", done);
       stream.on("close", done);
-      if (reset) stream.write(body.subarray(0, next(body.length + 1)), () => stream.close(http2.constants.NGHTTP2_CANCEL));
+      if (reset)
+        stream.write(body.subarray(0, next(body.length + 1)), () =>
+          stream.close(http2.constants.NGHTTP2_CANCEL),
+        );
       else stream.end(body);
     });
   }

@@ -1,5 +1,5 @@
-import { afterAll, beforeAll, expect, it } from "vitest";
 import { toBinary } from "@bufbuild/protobuf";
+import { afterAll, beforeAll, expect, it } from "vitest";
 import { CreateJobResponseSchema, JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import { ShareService } from "#gen/portolan/shares/v1/share_service_pb.js";
@@ -51,8 +51,14 @@ onEachEngine((database) => {
   it("refuses the key with another request", async () => {
     const headers = { "Idempotency-Key": newKey() };
     await jobs(headers["Idempotency-Key"]).createJob({ name: "one", deviceGroupId });
-    await expectReason(jobs(headers["Idempotency-Key"]).createJob({ name: "two", deviceGroupId }), "IDEMPOTENCY_CONFLICT");
-    const rest = await server.rest("POST", "/v3/jobs/create", { headers, body: { name: "two", deviceGroupId } });
+    await expectReason(
+      jobs(headers["Idempotency-Key"]).createJob({ name: "two", deviceGroupId }),
+      "IDEMPOTENCY_CONFLICT",
+    );
+    const rest = await server.rest("POST", "/v3/jobs/create", {
+      headers,
+      body: { name: "two", deviceGroupId },
+    });
     expect([rest.status, rest.json.success]).toEqual([409, false]);
   });
 

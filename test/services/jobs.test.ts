@@ -30,9 +30,11 @@ onEachEngine((database) => {
   const stateOf = async (jobId: string) => (await jobs.getJob({ jobId })).job?.status;
   /** The next order of a watch. */
   const order = async (watch: ReturnType<typeof reader<{ dispatch?: unknown }>>) =>
-    ((await watch.until(({ dispatch }) => dispatch !== undefined)) as never as {
-      dispatch: { dispatchId: string; command: DispatchCommand; job: { jobId: string } };
-    }).dispatch;
+    (
+      (await watch.until(({ dispatch }) => dispatch !== undefined)) as never as {
+        dispatch: { dispatchId: string; command: DispatchCommand; job: { jobId: string } };
+      }
+    ).dispatch;
   /** A group with a watching device and a job that runs. */
   async function running() {
     const deviceGroupId = await server.newGroup();
@@ -74,7 +76,12 @@ onEachEngine((database) => {
     const next = await newJob(deviceGroupId, { name: "next" });
     const urgent = await newJob(deviceGroupId, { name: "urgent", priority: 10 });
     await vi.waitFor(async () => expect(await stateOf(urgent.jobId)).toBe(JobState.QUEUED), 10_000);
-    await device.reportJob({ jobId: job.jobId, state: JobState.FAILED, errorReason: "WIND", errorMessage: "gusts" });
+    await device.reportJob({
+      jobId: job.jobId,
+      state: JobState.FAILED,
+      errorReason: "WIND",
+      errorMessage: "gusts",
+    });
     expect((await jobs.getJob(job)).job).toMatchObject({ errorReason: "WIND", errorMessage: "gusts" });
     expect((await order(watch)).job.jobId).toBe(urgent.jobId);
     await watch.stop();
@@ -134,7 +141,11 @@ onEachEngine((database) => {
     const { dispatchId } = await order(watch);
     await device.acknowledgeDispatch({ deviceGroupId, dispatchId, rejected: true, message: "no battery" });
     const { job } = await jobs.getJob({ jobId });
-    expect(job).toMatchObject({ status: JobState.FAILED, errorReason: "DISPATCH_REJECTED", errorMessage: "no battery" });
+    expect(job).toMatchObject({
+      status: JobState.FAILED,
+      errorReason: "DISPATCH_REJECTED",
+      errorMessage: "no battery",
+    });
     await watch.stop();
   });
 
@@ -157,7 +168,10 @@ onEachEngine((database) => {
     const { job } = await jobs.updateJob({ jobId, etag, name: "New", priority: 1, metadata: { a: 1 } });
     expect(job).toMatchObject({ name: "New", description: "old", priority: 1, metadata: { a: 1 } });
     await expectReason(jobs.updateJob({ jobId, etag, name: "Newer" }), "CONCURRENT_UPDATE");
-    expect((await jobs.updateJob({ jobId, description: "" })).job).toMatchObject({ name: "New", description: "" });
+    expect((await jobs.updateJob({ jobId, description: "" })).job).toMatchObject({
+      name: "New",
+      description: "",
+    });
     await jobs.cancelJob({ jobId });
     await expectReason(jobs.updateJob({ jobId, name: "x" }), "ILLEGAL_JOB_STATE");
   });
@@ -209,7 +223,12 @@ onEachEngine((database) => {
     const byName = await server.rest("POST", "/v3/jobs/create", {
       body: { name: "Roof", deviceGroupId, missionId: "m-2", priority: 8, metadata: { ticket: "T-1" } },
     });
-    expect(byName.json.job).toMatchObject({ name: "Roof", priority: 8, status: "PENDING", metadata: { ticket: "T-1" } });
+    expect(byName.json.job).toMatchObject({
+      name: "Roof",
+      priority: 8,
+      status: "PENDING",
+      metadata: { ticket: "T-1" },
+    });
     const { job } = await jobs.getJob({ jobId: byAction.json.job.jobId });
     expect(job).toMatchObject({ actionOnArrival: ActionOnArrival.HOVER, missionId: "m-1" });
     expect(job?.desiredLocation?.coordinates).toEqual([4.9, 52.4, 40]);

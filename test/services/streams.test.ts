@@ -28,13 +28,17 @@ onEachEngine((database) => {
   });
   afterAll(() => server.stop());
 
-  const publish = (deviceGroupId: string, sample: object) => telemetry.publishSample({ deviceGroupId, sample });
+  const publish = (deviceGroupId: string, sample: object) =>
+    telemetry.publishSample({ deviceGroupId, sample });
   /** Publishes as many samples in one stream; their battery counts up. */
   const publishMany = (deviceGroupId: string, count: number, sample: object = {}) =>
     telemetry.publishTelemetry(
       (async function* () {
         for (let index = 0; index < count; index++) {
-          yield { deviceGroupId: index === 0 ? deviceGroupId : "", sample: { batteryPercent: index % 100, ...sample } };
+          yield {
+            deviceGroupId: index === 0 ? deviceGroupId : "",
+            sample: { batteryPercent: index % 100, ...sample },
+          };
         }
       })(),
     );
@@ -47,7 +51,9 @@ onEachEngine((database) => {
       const { accepted, lastSequence } = await publishMany(deviceGroupId, 90);
       const { samples } = await telemetry.listSamples({ deviceGroupId, limit: 1000 });
       expect(accepted).toBe(90n);
-      expect(samples.map(({ sample }) => sample?.batteryPercent)).toEqual(Array.from({ length: 90 }, (_, i) => i));
+      expect(samples.map(({ sample }) => sample?.batteryPercent)).toEqual(
+        Array.from({ length: 90 }, (_, i) => i),
+      );
       expect(samples.at(-1)?.sequence).toBe(lastSequence);
       expect(growing(samples.map(({ sequence }) => sequence))).toBe(true);
     });
@@ -65,7 +71,10 @@ onEachEngine((database) => {
         .poll(async () => (await telemetry.listSamples({ deviceGroupId })).count, { timeout: 10_000 })
         .toBe(1);
       await expectReason(publish("none", {}), "DEVICE_GROUP_NOT_FOUND");
-      await expectReason(publish(deviceGroupId, { timestamp: timestampFromMs(Date.now() + 90_000) }), "VALIDATION_ERROR");
+      await expectReason(
+        publish(deviceGroupId, { timestamp: timestampFromMs(Date.now() + 90_000) }),
+        "VALIDATION_ERROR",
+      );
     });
 
     it("lists samples page by page, by job and by time of arrival", async () => {
@@ -94,11 +103,16 @@ onEachEngine((database) => {
       const start = Date.now() - 100_000;
       await publish(deviceGroupId, { dockState: DockState.OPEN, timestamp: timestampFromMs(start) });
       for (const second of [30, 60, 90]) {
-        await publish(deviceGroupId, { batteryPercent: second, timestamp: timestampFromMs(start + second * 1000) });
+        await publish(deviceGroupId, {
+          batteryPercent: second,
+          timestamp: timestampFromMs(start + second * 1000),
+        });
       }
       const played = await reader(telemetry.replayTrack({ deviceGroupId, speed })).rest();
       expect(played.map(({ batteryPercent }) => batteryPercent)).toEqual([undefined, 30, 60, 90]);
-      expect(played.every((each) => each.kind === TrackKind.HISTORY && each.dockState === DockState.OPEN)).toBe(true);
+      expect(
+        played.every((each) => each.kind === TrackKind.HISTORY && each.dockState === DockState.OPEN),
+      ).toBe(true);
       expect(growing(played.map(({ sequence }) => sequence))).toBe(true);
     });
   });
@@ -120,7 +134,14 @@ onEachEngine((database) => {
       await resources.deleteResource({ deviceGroupId });
       const rest = await track.rest();
       expect(rest.at(-1)).toMatchObject({ kind: TrackKind.FINAL, message: "The device group was deleted" });
-      expect(growing([first?.sequence ?? 0n, changed.sequence, beat.sequence, ...rest.map((each) => each.sequence)])).toBe(true);
+      expect(
+        growing([
+          first?.sequence ?? 0n,
+          changed.sequence,
+          beat.sequence,
+          ...rest.map((each) => each.sequence),
+        ]),
+      ).toBe(true);
       await expectReason(resources.trackResource({ deviceGroupId }), "DEVICE_GROUP_NOT_FOUND");
     });
 
@@ -129,10 +150,13 @@ onEachEngine((database) => {
       await publish(deviceGroupId, { droneState: DroneState.HOVER });
       const { sequence: seen } = await publish(deviceGroupId, { batteryPercent: 1 });
       const later: bigint[] = [];
-      for (const batteryPercent of [2, 3]) later.push((await publish(deviceGroupId, { batteryPercent })).sequence);
+      for (const batteryPercent of [2, 3])
+        later.push((await publish(deviceGroupId, { batteryPercent })).sequence);
       const track = reader(resources.trackResource({ deviceGroupId, afterSequence: seen }));
       const history = [await track.next(), await track.next()];
-      expect(history.map((each) => [each?.kind, each?.sequence])).toEqual(later.map((each) => [TrackKind.HISTORY, each]));
+      expect(history.map((each) => [each?.kind, each?.sequence])).toEqual(
+        later.map((each) => [TrackKind.HISTORY, each]),
+      );
       expect(history.map((each) => each?.droneState)).toEqual([DroneState.HOVER, DroneState.HOVER]);
       const live = await track.next();
       expect(live).toMatchObject({ batteryPercent: 3, droneState: DroneState.HOVER });
@@ -163,7 +187,11 @@ onEachEngine((database) => {
       expect((await track.until((each) => each.droneState === DroneState.WAYPOINT)).progress).toBe(25);
       await device.reportJob({ jobId, state: JobState.COMPLETED });
       const rest = await track.rest();
-      expect(rest.at(-1)).toMatchObject({ kind: TrackKind.FINAL, jobState: JobState.COMPLETED, progress: 100 });
+      expect(rest.at(-1)).toMatchObject({
+        kind: TrackKind.FINAL,
+        jobState: JobState.COMPLETED,
+        progress: 100,
+      });
       expect(rest.slice(0, -1).some((each) => each.jobState === JobState.COMPLETED)).toBe(false);
       const late = await reader(tracks.track({ resourceId: jobId })).rest();
       expect(late.map(({ kind }) => kind)).toEqual([TrackKind.FINAL]);
@@ -179,8 +207,12 @@ onEachEngine((database) => {
       await publish(deviceGroupId, { jobId, batteryPercent: 70 });
       const afterSequence = BigInt(timestampMs(job?.createdAt ?? timestampFromMs(0)) - 1) * 1000n;
       const played = await reader(jobs.trackJob({ jobId, afterSequence })).rest();
-      expect(played.some((each) => each.batteryPercent === 80 && each.jobState === JobState.INPROGRESS)).toBe(true);
-      expect(played.filter((each) => each.jobState === JobState.FAILED).map(({ kind }) => kind)).toEqual([TrackKind.FINAL]);
+      expect(played.some((each) => each.batteryPercent === 80 && each.jobState === JobState.INPROGRESS)).toBe(
+        true,
+      );
+      expect(played.filter((each) => each.jobState === JobState.FAILED).map(({ kind }) => kind)).toEqual([
+        TrackKind.FINAL,
+      ]);
       expect(played.at(-1)).toMatchObject({ message: "gusts" });
       expect(growing(played.map(({ sequence }) => sequence))).toBe(true);
     });

@@ -3,7 +3,7 @@ import http2 from "node:http2";
 import { fromBinary } from "@bufbuild/protobuf";
 import { BadRequestSchema, ErrorInfoSchema, RequestInfoSchema } from "#gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "#gen/google/rpc/status_pb.js";
-import type { TestAddress } from "./server.ts";
+import type { TestAddress } from "./gateway.ts";
 
 /** What a lane said about a call, in terms that all lanes share. */
 export interface Outcome {

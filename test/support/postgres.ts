@@ -26,7 +26,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
   if (missing) console.warn(`PostgreSQL tests are skipped: ${missing}`);
   let started: ReturnType<typeof start> | undefined;
   const doorbell = http.createServer((_, response) => {
-    const url = given ? Promise.resolve(given) : (started ??= start()).then((own) => own.url);
+    if (!given) started ??= start();
+    const url = started ? started.then((own) => own.url) : Promise.resolve(given);
     url.then(
       (text) => response.end(text),
       (error) => response.writeHead(500).end(String(error)),

@@ -5,10 +5,9 @@ import pino from "pino";
 import { expect } from "vitest";
 import { type Server, startServer } from "#gateway/server.ts";
 import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
-import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
 import type { Role } from "#gen/portolan/options/v1/policy_pb.js";
+import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
 import { type Reason, reasonOf } from "#kernel/errors.ts";
-import { adminKey, ensureKey } from "#services/identity/index.ts";
 import type { TestDatabase } from "./databases.ts";
 
 /** A server on a port of its own, and clients that call it over the network. */
@@ -58,7 +57,7 @@ export async function startTestServer(database: TestDatabase): Promise<TestServe
     pino({ level: "silent" }),
   );
   const { url } = server;
-  const admin = (await ensureKey(server.kernel, adminKey)) as string;
+  const admin = server.adminKey as string;
   const sessions: Http2SessionManager[] = [];
   let groups = 0;
 
@@ -85,7 +84,11 @@ export async function startTestServer(database: TestDatabase): Promise<TestServe
     admin,
     client,
     async newKey(role, { tenantId = "", by = admin } = {}) {
-      const { apiKey, secret } = await client(ApiKeyService, by).createApiKey({ name: "test", role, tenantId });
+      const { apiKey, secret } = await client(ApiKeyService, by).createApiKey({
+        name: "test",
+        role,
+        tenantId,
+      });
       return { id: apiKey?.id ?? "", secret };
     },
     async newGroup(apiKey = admin, devices = []) {
@@ -101,7 +104,12 @@ export async function startTestServer(database: TestDatabase): Promise<TestServe
         ...(body !== undefined && { body: JSON.stringify(body) }),
       });
       const text = await answer.text();
-      return { status: answer.status, headers: answer.headers, text, json: text ? JSON.parse(text) : undefined };
+      return {
+        status: answer.status,
+        headers: answer.headers,
+        text,
+        json: text ? JSON.parse(text) : undefined,
+      };
     },
     async stop() {
       await server.stop();
@@ -111,7 +119,10 @@ export async function startTestServer(database: TestDatabase): Promise<TestServe
 }
 
 /** Expects a call, or a stream, to fail with a reason of ours. */
-export async function expectReason(call: Promise<unknown> | AsyncIterable<unknown>, reason: Reason): Promise<ConnectError> {
+export async function expectReason(
+  call: Promise<unknown> | AsyncIterable<unknown>,
+  reason: Reason,
+): Promise<ConnectError> {
   try {
     if (Symbol.asyncIterator in call) for await (const _ of call);
     else await call;
