@@ -10,7 +10,13 @@ export interface BannerFacts {
 export function banner({ url, apiKey, sandbox }: BannerFacts): string {
   const key = apiKey ?? "$PORTOLAN_ADMIN_API_KEY";
   const curl = url.startsWith("https:") ? "curl -sk" : "curl -s";
+  const insecure = url.startsWith("https:") ? " --insecure" : "";
   const bufFlags = url.startsWith("https:") ? "--insecure" : "--http2-prior-knowledge";
+  const device = `{"deviceGroupId":"my-dock","name":"My dock"}`;
+  const group = sandbox ? "sandbox-dock-1" : "my-dock";
+  const register = sandbox
+    ? ""
+    : `${curl} ${url}/v3/resources -H "x-api-key: $KEY" -H 'content-type: application/json' -d '${device}'\n    `;
   return `
   Portolan serves gRPC, gRPC-Web, Connect and REST on ${url}
   API key  ${key}
@@ -19,8 +25,8 @@ export function banner({ url, apiKey, sandbox }: BannerFacts): string {
   Create a job and follow it:
 
     export KEY=${key}
-    JOB=$(${curl} ${url}/v3/jobs/create -H "x-api-key: $KEY" -H 'content-type: application/json' \\
-      -d '{"name":"First flight","deviceGroupId":"sandbox-dock-1","missionId":"survey-1"}' | tee /dev/stderr | sed 's/.*"jobId":"\\([^"]*\\)".*/\\1/')
+    ${register}JOB=$(${curl} ${url}/v3/jobs/create -H "x-api-key: $KEY" -H 'content-type: application/json' \\
+      -d '{"name":"First flight","deviceGroupId":"${group}","missionId":"survey-1"}' | tee /dev/stderr | sed 's/.*"jobId":"\\([^"]*\\)".*/\\1/')
     ${curl}N ${url}/v3/jobs/$JOB/status/ws -H "x-api-key: $KEY"
 
   The same over gRPC, with the schema by reflection:
@@ -30,7 +36,7 @@ export function banner({ url, apiKey, sandbox }: BannerFacts): string {
 
   The same with grpc-js:
 
-    node examples/grpc-js-track.mjs --url ${url} --key $KEY --job $JOB
+    node examples/grpc-js-track.mjs --url ${url} --key $KEY --job $JOB${insecure}
 
   Settings: npm start -- --help
 `;

@@ -6,7 +6,7 @@ import { Access, type Policy } from "#gen/portolan/options/v1/policy_pb.js";
 import { callInfo, demand, type Principal } from "#kernel/call.ts";
 import type { Database } from "#kernel/database.ts";
 import type { Endpoint } from "#kernel/endpoint.ts";
-import { reasonOf, toFailure } from "#kernel/errors.ts";
+import { fail, reasonOf, toFailure } from "#kernel/errors.ts";
 import type { Registration } from "#kernel/kernel.ts";
 import { readingError } from "../wire-error.ts";
 import { policyOf } from "./policy.ts";
@@ -56,7 +56,9 @@ export function createGate({ database, log, authenticator }: GateOptions) {
 
   function failure(method: DescMethod, context: HandlerContext, thrown: unknown): ConnectError {
     const { requestId } = context.values.get(callInfo);
-    const error = toFailure(readingError(thrown));
+    let error = toFailure(readingError(thrown));
+    // What breaks because the client went away is no defect.
+    if (reasonOf(error) === "INTERNAL" && context.signal.aborted) error = fail("CANCELLED", { cause: thrown });
     if (reasonOf(error) === "INTERNAL") {
       log.error(
         { requestId, method: `${method.parent.typeName}/${method.name}`, err: error.cause },

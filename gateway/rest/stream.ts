@@ -61,7 +61,7 @@ export function chooseFormat(accept: string | undefined): Format {
 }
 
 /** How long the first message may take before the headers are sent without it. */
-const HEADERS_AFTER_MS = 500;
+const HEADERS_AFTER_MS = 2_000;
 
 interface Streaming {
   readonly exchange: Exchange;

@@ -25,14 +25,15 @@ export const dispatchEvent = "dispatch.created";
 export function createChanges(kernel: Kernel) {
   const { nowMs, nextSequence } = kernel;
 
-  const emit = (tx: Tx, tenantId: string, verb: string, job: Job) =>
-    tx.emit({ tenantId, type: `job.${verb}`, subject: job.jobId, timeMs: nowMs() }, JobSchema, job);
+  const emit = (tx: Tx, tenantId: string, verb: string, job: Job, sequence?: bigint) =>
+    tx.emit({ tenantId, type: `job.${verb}`, subject: job.jobId, timeMs: nowMs(), sequence }, JobSchema, job);
 
   /** Writes a job read in this transaction, and states the fact. */
   async function save(tx: Tx, tenantId: string, job: Job, verb = "updated"): Promise<void> {
     job.updatedAt = timestampFromMs(nowMs());
-    if (!(await jobsOf(tenantId, tx.queries).update(job, nextSequence()))) throw fail("CONCURRENT_UPDATE");
-    await emit(tx, tenantId, verb, job);
+    const sequence = nextSequence();
+    if (!(await jobsOf(tenantId, tx.queries).update(job, sequence))) throw fail("CONCURRENT_UPDATE");
+    await emit(tx, tenantId, verb, job, sequence);
   }
 
   return {

@@ -14,17 +14,22 @@ export function createLiveJobs(kernel: Kernel): OpenSubject {
     let job: Job | undefined;
     let deleted = false;
     let sequence = 0n;
+    /** The group's state when the job ended: what it does afterwards is not the job's. */
+    let lastGroupState: TrackState = {};
+    let groupState = (): TrackState => ({});
 
     // Heard before the first read, so that no change between the two is missed.
     const unlisten = kernel.bus.listen("job.", (event) => {
       if (event.tenantId !== tenantId || event.subject !== jobId) return;
-      take(event.data as Job, kernel.nextSequence(), event.type === "job.deleted");
+      take(event.data as Job, event.sequence ?? kernel.nextSequence(), event.type === "job.deleted");
     });
     function take(next: Job, at: bigint, gone: boolean): void {
       job = next;
       if (at > sequence) sequence = at;
       deleted ||= gone;
-      if (gone || isFinal(next.status)) end.end();
+      if (end.over || !(gone || isFinal(next.status))) return;
+      lastGroupState = groupState();
+      end.end();
     }
 
     const read = await store.get(jobId);
@@ -36,7 +41,7 @@ export function createLiveJobs(kernel: Kernel): OpenSubject {
     }
     const group = await kernel.topics.join("resource", tenantId, job.deviceGroupId);
 
-    const groupState = (): TrackState => group?.subject.state() ?? {};
+    groupState = () => (end.over ? lastGroupState : (group?.subject.state() ?? {}));
     return {
       sequence() {
         const groupSequence = end.over ? 0n : (group?.subject.sequence() ?? 0n);

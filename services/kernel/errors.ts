@@ -99,6 +99,13 @@ function wireViolations({ rawMessage }: ConnectError): FailureDetails["violation
   return [{ field, description: unknown ? "there is no such field" : "has a value of the wrong type" }];
 }
 
+/** Whether the error only tells that the client went away. */
+function isGone(thrown: unknown): boolean {
+  if (!(thrown instanceof Error)) return false;
+  const { code } = thrown as NodeJS.ErrnoException;
+  return thrown.name === "AbortError" || code === "ERR_STREAM_PREMATURE_CLOSE" || code === "ECONNRESET";
+}
+
 /**
  * Turns whatever was thrown into an error with a reason. Errors of ours pass; those that the
  * protocol library raises while reading a request get the reason that fits; anything else becomes
@@ -106,8 +113,7 @@ function wireViolations({ rawMessage }: ConnectError): FailureDetails["violation
  */
 export function toFailure(thrown: unknown): ConnectError {
   if (!(thrown instanceof ConnectError)) {
-    const aborted = thrown instanceof Error && thrown.name === "AbortError";
-    return fail(aborted ? "CANCELLED" : "INTERNAL", { cause: thrown });
+    return fail(isGone(thrown) ? "CANCELLED" : "INTERNAL", { cause: thrown });
   }
   if (reasonOf(thrown)) return thrown;
   const reason = wireReason(thrown);

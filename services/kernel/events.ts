@@ -13,6 +13,8 @@ export interface Event<M extends Message = Message> {
   /** Id of what it is about. */
   readonly subject: string;
   readonly timeMs: number;
+  /** Place of the change in the history of its subject, if that keeps one. */
+  readonly sequence?: bigint | undefined;
   readonly data: M;
 }
 
@@ -56,7 +58,7 @@ export interface Tx {
   readonly queries: Queries;
   /** Writes the fact beside the change; listeners hear it once the transaction is on disk. */
   emit<D extends DescMessage>(
-    fact: { tenantId: string; type: string; subject: string; timeMs: number },
+    fact: Pick<Event, "tenantId" | "type" | "subject" | "timeMs" | "sequence">,
     desc: D,
     data: MessageShape<D>,
   ): Promise<void>;

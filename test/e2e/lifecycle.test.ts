@@ -18,6 +18,7 @@ import {
 } from "#gen/portolan/streams/v1/telemetry_service_pb.js";
 import { flying, startDevice } from "../support/device.ts";
 import {
+  adminKey,
   grpcTransport,
   runMain,
   type SpawnedServer,

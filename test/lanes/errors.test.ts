@@ -333,6 +333,25 @@ describe.each(["gRPC", "gRPC-Web", "Connect JSON"] as const)("over %s", (lane) =
   });
 });
 
+describe.each([
+  ["gRPC", "application/grpc+proto"],
+  ["gRPC-Web", "application/grpc-web+proto"],
+  ["Connect JSON", "application/proto"],
+] as const)("over %s in its binary form", (lane, type) => {
+  it("Protobuf that does not decode is told as the client's fault", async () => {
+    const wireTypeThatDoesNotExist = "\u000f";
+    const headers = { ...admin, "content-type": type, "x-request-id": "binary-1" };
+    const outcome = await lanes[lane](server, create(wireTypeThatDoesNotExist, headers));
+    expect(outcome).toMatchObject({
+      code: "INVALID_ARGUMENT",
+      reason: "MALFORMED_REQUEST",
+      domain: "portolan",
+      requestId: "binary-1",
+      httpStatus: lane === "Connect JSON" ? 400 : 200,
+    });
+  });
+});
+
 describe("over REST", () => {
   it.each([
     ["an unknown path", "GET", "/v3/nothing", 404, "UNKNOWN_PATH"],

@@ -121,7 +121,7 @@ onEachEngine((database) => {
         () => "served",
         () => "refused",
       );
-    await expect.poll(outcome, { timeout: 20_000, interval: 100 }).toBe("refused");
+    await expect.poll(outcome, { timeout: 90_000, interval: 100 }).toBe("refused");
     await expectReason(jobs.listJobs({}), "TOKEN_EXPIRED");
     await expectReason(withBearer(accessToken), "TOKEN_EXPIRED");
     await expectReason(

@@ -75,14 +75,14 @@ onEachEngine((database) => {
     const { watch, job, deviceGroupId } = await running();
     const next = await newJob(deviceGroupId, { name: "next" });
     const urgent = await newJob(deviceGroupId, { name: "urgent", priority: 10 });
-    await vi.waitFor(async () => expect(await stateOf(urgent.jobId)).toBe(JobState.QUEUED), 10_000);
+    await vi.waitFor(async () => expect(await stateOf(urgent.jobId)).toBe(JobState.QUEUED), 90_000);
     await device.reportJob({
       jobId: job.jobId,
       state: JobState.FAILED,
       errorReason: "WIND",
       errorMessage: "gusts",
     });
-    expect((await jobs.getJob(job)).job).toMatchObject({ errorReason: "WIND", errorMessage: "gusts" });
+    expect((await jobs.getJob({ jobId: job.jobId })).job).toMatchObject({ errorReason: "WIND", errorMessage: "gusts" });
     expect((await order(watch)).job.jobId).toBe(urgent.jobId);
     await watch.stop();
     expect(await stateOf(next.jobId)).toBe(JobState.QUEUED);

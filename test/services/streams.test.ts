@@ -68,7 +68,7 @@ onEachEngine((database) => {
       );
       await expectReason(stream, "VALIDATION_ERROR");
       await expect
-        .poll(async () => (await telemetry.listSamples({ deviceGroupId })).count, { timeout: 10_000 })
+        .poll(async () => (await telemetry.listSamples({ deviceGroupId })).count, { timeout: 90_000 })
         .toBe(1);
       await expectReason(publish("none", {}), "DEVICE_GROUP_NOT_FOUND");
       await expectReason(

@@ -90,7 +90,7 @@ async function createPostgres(): Promise<{ url: string; drop(): Promise<void> }>
     async drop() {
       // The server takes a moment to notice that a connection was closed; one that was not closed
       // makes this fail.
-      await vi.waitFor(() => asAdmin(`drop database ${name}`), { timeout: 20_000, interval: 50 });
+      await vi.waitFor(() => asAdmin(`drop database ${name}`), { timeout: 60_000, interval: 50 });
     },
   };
 }

@@ -98,13 +98,6 @@ export enum ErrorReason {
   INVALID_PAGE_TOKEN = 10,
 
   /**
-   * The server is shutting down; try again.
-   *
-   * @generated from enum value: ERROR_REASON_SHUTTING_DOWN = 11;
-   */
-  SHUTTING_DOWN = 11,
-
-  /**
    * The RPC, or the path over REST, does not exist.
    *
    * @generated from enum value: ERROR_REASON_UNKNOWN_METHOD = 12;
@@ -215,13 +208,6 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_DISPATCH_NOT_FOUND = 33;
    */
   DISPATCH_NOT_FOUND = 33,
-
-  /**
-   * The mission is not known.
-   *
-   * @generated from enum value: ERROR_REASON_MISSION_NOT_FOUND = 34;
-   */
-  MISSION_NOT_FOUND = 34,
 
   /**
    * There is no such device group in the caller's tenant.

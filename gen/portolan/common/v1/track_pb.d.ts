@@ -29,7 +29,7 @@ export declare type TrackUpdate = Message<"portolan.common.v1.TrackUpdate"> & {
 
   /**
    * Strictly increasing for one subject, also across reconnects and restarts; not contiguous.
-   * Its value is of the order of Unix milliseconds.
+   * Its value is of the order of Unix microseconds.
    *
    * @generated from field: uint64 sequence = 2;
    */

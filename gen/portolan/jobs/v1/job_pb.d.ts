@@ -198,8 +198,8 @@ export declare type Job = Message<"portolan.jobs.v1.Job"> & {
   errorMessage: string;
 
   /**
-   * Why the job failed, for programs: a reason of the device's own or DEVICE_OFFLINE,
-   * DISPATCH_TIMEOUT, JOB_TIMEOUT.
+   * Why the job failed, for programs: a reason of the device's own or DISPATCH_REJECTED,
+   * DISPATCH_TIMEOUT, DEVICE_OFFLINE, JOB_TIMEOUT.
    *
    * @generated from field: string error_reason = 21;
    */
