@@ -56,6 +56,7 @@ export function createConnectLane({ endpoints, ungated, contextValues, log }: Co
     if (!handler) {
       return refuseUnknown(path, request, response, () => contextValues(request).get(callInfo).requestId);
     }
+    discardRest(request);
     const universal = universalRequestFromNodeRequest(request, response, undefined, contextValues(request));
     handler(universal)
       .then((answer) => universalResponseToNodeResponse(answer, response))
@@ -65,6 +66,20 @@ export function createConnectLane({ endpoints, ungated, contextValues, log }: Co
       });
     return true;
   };
+}
+
+/**
+ * Reads and drops what an HTTP/2 client still sends after its answer, as Node does for HTTP/1.1.
+ * Unread, it would use up the window, and neither side would ever close the stream.
+ */
+function discardRest(request: Request): void {
+  if (!("stream" in request)) return;
+  const { stream } = request;
+  stream.once("finish", () => {
+    if (stream.readableEnded || stream.destroyed) return;
+    stream.removeAllListeners("data");
+    stream.resume();
+  });
 }
 
 /** Answers a call of a method that does not exist in the protocol's own form; false if it is no call. */

@@ -12,6 +12,9 @@ import { random } from "../support/random.ts";
 const rounds = Number(process.env.PORTOLAN_CRASH_ROUNDS ?? 5);
 const writers = 8;
 
+/** After so many seconds, and five rounds, the rest is left out and the report says so. */
+const budgetS = Number(process.env.PORTOLAN_CRASH_SECONDS ?? Number.POSITIVE_INFINITY);
+
 /** Starts that a stalled machine delays are no fault of the server; a hang is. */
 const slowestStartMs = 120_000;
 
@@ -49,7 +52,9 @@ it(`${rounds} times kill -9 under write load lose and double nothing that was ac
   let server = await spawnServer({ PORTOLAN_DATA_DIR: dataDir });
 
   try {
+    const beganMs = performance.now();
     for (let round = 0; round < rounds; round++) {
+      if (round >= 5 && performance.now() - beganMs > budgetS * 1000) break;
       const client = clients(server);
       const deviceGroupId = `crash-dock-${round}`;
       await client.resources.registerResource({ deviceGroupId, name: deviceGroupId });
@@ -107,7 +112,7 @@ it(`${rounds} times kill -9 under write load lose and double nothing that was ac
   }
   const slowest = Math.max(...starts);
   console.log(
-    `${rounds} kills, ${acknowledged.size} jobs, slowest restart ${Math.round(slowest)} ms from the start of the process`,
+    `${starts.length} of ${rounds} kills, ${acknowledged.size} jobs, slowest restart ${Math.round(slowest)} ms from the start of the process`,
   );
   expect(slowest).toBeLessThan(slowestStartMs);
 });

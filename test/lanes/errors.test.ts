@@ -53,6 +53,9 @@ const read = (jobId: string, headers: Record<string, string> = admin): Attempt =
   headers,
 });
 
+/** REST names the body as a whole by the empty path. */
+const bodyItself = [""];
+
 const cases: Case[] = [
   {
     name: "an unknown field",
@@ -76,6 +79,7 @@ const cases: Case[] = [
     code: "INVALID_ARGUMENT",
     httpStatus: 400,
     reason: "MALFORMED_REQUEST",
+    restFields: bodyItself,
   },
   {
     name: "a body that is no object",
@@ -83,6 +87,7 @@ const cases: Case[] = [
     code: "INVALID_ARGUMENT",
     httpStatus: 400,
     reason: "MALFORMED_REQUEST",
+    restFields: bodyItself,
   },
   {
     name: "a body above 4 MiB",
