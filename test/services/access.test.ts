@@ -111,7 +111,9 @@ onEachEngine((database) => {
     const mine = <S extends DescService>(service: S) => server.client(service, server.admin);
     const theirs = <S extends DescService>(service: S) => server.client(service, secret);
     const deviceGroupId = await server.newGroup(undefined, ["drone-of-mine"]);
-    const { job } = await mine(JobService).createJob({ name: "mine", deviceGroupId });
+    // Far in the future, so that nobody but a stranger could change it.
+    const scheduledAt = { seconds: 4_000_000_000n };
+    const { job } = await mine(JobService).createJob({ name: "mine", deviceGroupId, scheduledAt });
     const { share } = await mine(ShareService).createShare({ deviceGroupId, timeout: 5 });
     const { id } = await server.newKey(Role.VIEWER);
     const [jobId, shareCode] = [job?.jobId ?? "", share?.shareCode ?? ""];
@@ -124,27 +126,27 @@ onEachEngine((database) => {
       theirs(ApiKeyService),
     ];
     for (const call of [
-      jobs.getJob({ jobId }),
-      jobs.updateJob({ jobId, name: "theirs" }),
-      jobs.cancelJob({ jobId }),
-      jobs.deleteJob({ jobId }),
-      jobs.trackJob({ jobId }),
-      devices.reportJob({ jobId, state: 3 }),
+      () => jobs.getJob({ jobId }),
+      () => jobs.updateJob({ jobId, name: "theirs" }),
+      () => jobs.cancelJob({ jobId }),
+      () => jobs.deleteJob({ jobId }),
+      () => jobs.trackJob({ jobId }),
+      () => devices.reportJob({ jobId, state: 3 }),
     ]) {
-      await expectReason(call, "JOB_NOT_FOUND");
+      await expectReason(call(), "JOB_NOT_FOUND");
     }
     for (const call of [
-      resources.getResource({ deviceGroupId }),
-      resources.updateResource({ deviceGroupId, name: "theirs" }),
-      resources.deleteResource({ deviceGroupId }),
-      resources.trackResource({ deviceGroupId }),
-      devices.watchDispatches({ deviceGroupId }),
-      telemetry.publishSample({ deviceGroupId, sample }),
-      telemetry.listSamples({ deviceGroupId }),
-      telemetry.replayTrack({ deviceGroupId }),
-      jobs.createJob({ name: "theirs", deviceGroupId }),
+      () => resources.getResource({ deviceGroupId }),
+      () => resources.updateResource({ deviceGroupId, name: "theirs" }),
+      () => resources.deleteResource({ deviceGroupId }),
+      () => resources.trackResource({ deviceGroupId }),
+      () => devices.watchDispatches({ deviceGroupId }),
+      () => telemetry.publishSample({ deviceGroupId, sample }),
+      () => telemetry.listSamples({ deviceGroupId }),
+      () => telemetry.replayTrack({ deviceGroupId }),
+      () => jobs.createJob({ name: "theirs", deviceGroupId }),
     ]) {
-      await expectReason(call, "DEVICE_GROUP_NOT_FOUND");
+      await expectReason(call(), "DEVICE_GROUP_NOT_FOUND");
     }
     await expectReason(devices.acknowledgeDispatch({ deviceGroupId, dispatchId: "d" }), "DISPATCH_NOT_FOUND");
     for (const resourceId of [jobId, deviceGroupId, "drone-of-mine"]) {
@@ -152,12 +154,12 @@ onEachEngine((database) => {
       await expectReason(shares.createShare({ resourceId, timeout: 5 }), "SUBJECT_NOT_FOUND");
     }
     for (const call of [
-      shares.getShare({ shareCode }),
-      shares.revokeShare({ shareCode }),
-      shares.listShareSessions({ shareCode }),
-      shares.revokeShareSession({ shareCode, sessionId: "s" }),
+      () => shares.getShare({ shareCode }),
+      () => shares.revokeShare({ shareCode }),
+      () => shares.listShareSessions({ shareCode }),
+      () => shares.revokeShareSession({ shareCode, sessionId: "s" }),
     ]) {
-      await expectReason(call, "SHARE_NOT_FOUND");
+      await expectReason(call(), "SHARE_NOT_FOUND");
     }
     await expectReason(keys.revokeApiKey({ id }), "API_KEY_NOT_FOUND");
     await expectReason(keys.getApiKeyUsage({ id }), "API_KEY_NOT_FOUND");

@@ -82,7 +82,10 @@ onEachEngine((database) => {
       errorReason: "WIND",
       errorMessage: "gusts",
     });
-    expect((await jobs.getJob({ jobId: job.jobId })).job).toMatchObject({ errorReason: "WIND", errorMessage: "gusts" });
+    expect((await jobs.getJob({ jobId: job.jobId })).job).toMatchObject({
+      errorReason: "WIND",
+      errorMessage: "gusts",
+    });
     expect((await order(watch)).job.jobId).toBe(urgent.jobId);
     await watch.stop();
     expect(await stateOf(next.jobId)).toBe(JobState.QUEUED);
