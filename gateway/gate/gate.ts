@@ -58,7 +58,8 @@ export function createGate({ database, log, authenticator }: GateOptions) {
     const { requestId } = context.values.get(callInfo);
     let error = toFailure(readingError(thrown));
     // What breaks because the client went away is no defect.
-    if (reasonOf(error) === "INTERNAL" && context.signal.aborted) error = fail("CANCELLED", { cause: thrown });
+    if (reasonOf(error) === "INTERNAL" && context.signal.aborted)
+      error = fail("CANCELLED", { cause: thrown });
     if (reasonOf(error) === "INTERNAL") {
       log.error(
         { requestId, method: `${method.parent.typeName}/${method.name}`, err: error.cause },
