@@ -356,14 +356,14 @@ describe("streams", () => {
     const started = Date.now();
     const headersAfter = await new Promise<number>((resolve) => {
       http.get(
-        { port: server.port, path: "/v1/ticks?count=1&waitMs=1500", ...accept("text/event-stream") },
+        { port: server.port, path: "/v1/ticks?count=1&waitMs=20000", ...accept("text/event-stream") },
         (res) => {
           const after = Date.now() - started;
           res.on("end", () => resolve(after)).resume();
         },
       );
     });
-    expect(headersAfter).toBeLessThan(1300);
+    expect(headersAfter).toBeLessThan(18_000);
   });
 
   test("resumed by the last event id", async () => {
