@@ -187,7 +187,8 @@ describe.skipIf(!has("openssl", "version"))("TLS with a certificate of openssl's
   it("serves JSON over HTTP/1.1", { timeout }, async () => {
     const { protocol, body } = await new Promise<{ protocol: unknown; body: string }>((resolve, reject) => {
       const headers = { "x-api-key": adminKey };
-      const request = https.get(`${server.url}/v3/jobs`, { ca, headers, agent: false }, (response) => {
+      const options = { ca, headers, agent: false, ALPNProtocols: ["http/1.1"] };
+      const request = https.get(`${server.url}/v3/jobs`, options, (response) => {
         const { alpnProtocol } = response.socket as TLSSocket;
         let text = "";
         response.on("data", (chunk) => {

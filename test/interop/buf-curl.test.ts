@@ -60,36 +60,25 @@ describe.each(["grpc", "grpcweb", "connect"])(
       expect(types).toEqual(expect.arrayContaining(["google.rpc.ErrorInfo", "google.rpc.RequestInfo"]));
     });
 
-    it("follows a job", { timeout }, async () => {
+    it("follows a job to its end", { timeout }, async () => {
       const child = spawn(buf, args("TrackJob", { job_id: jobId }), { stdio: ["ignore", "pipe", "pipe"] });
-      const ended = new Promise<string>((resolve) => {
-        let errors = "";
-        child.stderr.on("data", (chunk) => {
-          errors += chunk;
-        });
-        child.once("close", () => resolve(errors));
-      });
-      const sequences: string[] = [];
       let text = "";
-      const enough = new Promise<void>((resolve) => {
-        child.stdout.on("data", (chunk) => {
-          text += chunk;
-          sequences.splice(
-            0,
-            sequences.length,
-            ...[...text.matchAll(/"sequence": "(\d+)"/g)].map((m) => m[1] ?? ""),
-          );
-          if (sequences.length >= 3) resolve();
-        });
+      let errors = "";
+      child.stdout.on("data", (chunk) => {
+        text += chunk;
       });
-      const early = ended.then((errors) => {
-        if (sequences.length < 3) throw new Error(`buf ended early: ${errors}${text}`);
+      child.stderr.on("data", (chunk) => {
+        errors += chunk;
       });
-      await Promise.race([enough, early]);
-      child.kill();
-      await ended;
+      const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
+      const updates = () => [...text.matchAll(/"sequence": "(\d+)"/g)].map(([, sequence]) => Number(sequence));
+      await until(async () => updates().length >= 3 || child.exitCode !== null);
+      await createClient(JobService, server.grpc()).cancelJob({ jobId });
+      expect(await ended, errors).toBe(0);
       expect(text).toContain(`"jobId": "${jobId}"`);
-      expect(sequences).toEqual([...new Set(sequences)].sort());
+      expect(text).toContain('"kind": "TRACK_KIND_FINAL"');
+      expect(updates()).toEqual([...new Set(updates())].sort((a, b) => a - b));
+      expect(updates().length).toBeGreaterThan(3);
     });
   },
 );
