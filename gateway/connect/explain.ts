@@ -12,8 +12,8 @@ import { findTrailerError, setTrailerStatus } from "@connectrpc/connect/protocol
 import { trailerFlag, trailerParse, trailerSerialize } from "@connectrpc/connect/protocol-grpc-web";
 import { RequestInfoSchema } from "#gen/google/rpc/error_details_pb.js";
 import { callInfo } from "#kernel/call.ts";
-import { reasonOf, toFailure } from "#kernel/errors.ts";
-import { readingError } from "../wire-error.ts";
+import { reasonOf } from "#kernel/errors.ts";
+import { toFailure } from "../wire-error.ts";
 
 /**
  * Gives errors that arise before a handler runs (bodies that do not decode, broken frames, sizes,
@@ -52,7 +52,7 @@ export function explainErrors(handler: UniversalHandler): UniversalHandler {
 /** The error with a reason, or undefined if it has one already. */
 function explain(error: ConnectError | undefined, requestId: string): ConnectError | undefined {
   if (!error || reasonOf(error)) return undefined;
-  const explained = toFailure(readingError(error));
+  const explained = toFailure(error);
   explained.details.push({ desc: RequestInfoSchema, value: { requestId } });
   return explained;
 }

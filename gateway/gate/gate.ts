@@ -6,9 +6,9 @@ import { Access, type Policy } from "#gen/portolan/options/v1/policy_pb.js";
 import { callInfo, demand, type Principal } from "#kernel/call.ts";
 import type { Database } from "#kernel/database.ts";
 import type { Endpoint } from "#kernel/endpoint.ts";
-import { fail, reasonOf, toFailure } from "#kernel/errors.ts";
+import { fail, reasonOf } from "#kernel/errors.ts";
 import type { Registration } from "#kernel/kernel.ts";
-import { readingError } from "../wire-error.ts";
+import { toFailure } from "../wire-error.ts";
 import { policyOf } from "./policy.ts";
 import { createReplay } from "./replay.ts";
 import { validate } from "./validate.ts";
@@ -56,7 +56,7 @@ export function createGate({ database, log, authenticator }: GateOptions) {
 
   function failure(method: DescMethod, context: HandlerContext, thrown: unknown): ConnectError {
     const { requestId } = context.values.get(callInfo);
-    let error = toFailure(readingError(thrown));
+    let error = toFailure(thrown);
     // What breaks because the client went away is no defect.
     if (reasonOf(error) === "INTERNAL" && context.signal.aborted)
       error = fail("CANCELLED", { cause: thrown });
@@ -66,7 +66,10 @@ export function createGate({ database, log, authenticator }: GateOptions) {
         "call failed",
       );
     }
-    error.details.push({ desc: RequestInfoSchema, value: { requestId } });
+    // A failure of a peer has passed the gate already.
+    if (error.findDetails(RequestInfoSchema).length === 0) {
+      error.details.push({ desc: RequestInfoSchema, value: { requestId } });
+    }
     return error;
   }
 

@@ -100,15 +100,13 @@ export function createDispatcher(kernel: Kernel) {
   async function settle(tenantId: string, deviceGroupId: string): Promise<void> {
     const { presence } = kernel;
     const facts = async (store: ReturnType<typeof jobsOf>, jobs: Job[]): Promise<GroupFacts> => {
-      const started = new Set<string>();
-      for (const job of jobs.filter(({ status }) => status !== JobState.INPROGRESS)) {
-        const given = await store.dispatchesOfJob(job.jobId);
-        const holds = ({ command, closedAt }: StoredDispatch) =>
-          command === DispatchCommand.START && (closedAt ?? kernel.nowMs()) > kernel.nowMs() - launchMs;
-        if (given.some(holds)) started.add(job.jobId);
-      }
+      const nowMs = kernel.nowMs();
+      const waiting = jobs.filter(({ status }) => status !== JobState.INPROGRESS);
+      const starts = await store.starts(waiting.map(({ jobId }) => jobId));
+      const holds = ({ closedAt }: StoredDispatch) => (closedAt ?? nowMs) > nowMs - launchMs;
+      const started = new Set([...starts].filter(([, given]) => given.some(holds)).map(([jobId]) => jobId));
       return {
-        nowMs: kernel.nowMs(),
+        nowMs,
         online: presence.online(tenantId, deviceGroupId),
         heardMs: presence.lastHeard(tenantId, deviceGroupId) ?? bornMs,
         started,

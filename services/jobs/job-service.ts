@@ -88,7 +88,10 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
         const store = jobsOf(tenantId, tx.queries);
         const job = await store.get(request.jobId);
         if (!job) throw fail("JOB_NOT_FOUND");
-        if (job.status === JobState.INPROGRESS) {
+        // A device that took the job is about to fly it: it has to be told by a cancellation first.
+        const starts = (await store.starts([job.jobId])).get(job.jobId) ?? [];
+        const taken = !isFinal(job.status) && starts.some(({ closedAt }) => closedAt !== null);
+        if (taken || job.status === JobState.INPROGRESS) {
           throw fail("ILLEGAL_JOB_STATE", { metadata: { state: JobState[job.status] } });
         }
         if (!isFinal(job.status)) await changes.move(tx, tenantId, job, JobState.CANCELLED);

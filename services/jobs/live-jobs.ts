@@ -59,31 +59,27 @@ export function createLiveJobs(kernel: Kernel): OpenSubject {
         group?.leave();
       },
       async *history(after) {
-        const changes = await store.changes(jobId, after);
-        let current = job as Job;
-        const first = (await store.changes(jobId, 0n)).findLast((change) => change.sequence <= after);
-        if (first) current = first.job;
-        for await (const recorded of group?.subject.history?.(after) ?? []) {
-          while (changes[0] && changes[0].sequence < recorded.sequence) {
-            const change = changes.shift() as (typeof changes)[number];
+        const all = await store.changes(jobId, 0n);
+        const changes = all.filter((change) => change.sequence > after);
+        let current = all.findLast((change) => change.sequence <= after)?.job ?? (job as Job);
+        /** The changes up to a sample, or all that are left. */
+        function* changesBefore(sequence?: bigint) {
+          while (changes[0] && (sequence === undefined || changes[0].sequence < sequence)) {
+            const [change] = changes.splice(0, 1) as [(typeof changes)[number]];
             current = change.job;
             // The last change of an ended job is the final message, which follows.
             if (isFinal(current.status)) return;
-            yield {
-              sequence: change.sequence,
-              state: { deviceGroupId: current.deviceGroupId, ...jobFields(current, false) },
-            };
+            const state = { deviceGroupId: current.deviceGroupId, ...jobFields(current, false) };
+            yield { sequence: change.sequence, state };
           }
+        }
+        for await (const recorded of group?.subject.history?.(after) ?? []) {
+          yield* changesBefore(recorded.sequence);
+          if (isFinal(current.status)) return;
           if (recorded.state.jobId !== jobId) continue;
           yield { sequence: recorded.sequence, state: { ...recorded.state, ...jobFields(current, false) } };
         }
-        for (const change of changes) {
-          if (isFinal(change.job.status)) return;
-          yield {
-            sequence: change.sequence,
-            state: { deviceGroupId: change.job.deviceGroupId, ...jobFields(change.job, false) },
-          };
-        }
+        yield* changesBefore();
       },
     };
   };

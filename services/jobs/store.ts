@@ -1,7 +1,7 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { JobState } from "#gen/portolan/common/v1/track_pb.js";
-import type { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
+import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
 import { type Job, JobSchema } from "#gen/portolan/jobs/v1/job_pb.js";
 import type { Queries } from "#kernel/database.ts";
 import type { Migration } from "#kernel/migrate.ts";
@@ -309,6 +309,21 @@ export function jobsOf(tenantId: string, queries: Queries) {
         .where("job_id", "=", jobId)
         .execute();
       return rows.map(toDispatch);
+    },
+
+    /** The START orders of jobs, by job. */
+    async starts(jobIds: readonly string[]): Promise<Map<string, StoredDispatch[]>> {
+      const starts = new Map<string, StoredDispatch[]>();
+      if (jobIds.length === 0) return starts;
+      const rows = await queries
+        .selectFrom("dispatches")
+        .selectAll()
+        .where("tenant_id", "=", tenantId)
+        .where("job_id", "in", jobIds)
+        .where("command", "=", DispatchCommand.START)
+        .execute();
+      for (const row of rows) starts.set(row.job_id, [...(starts.get(row.job_id) ?? []), toDispatch(row)]);
+      return starts;
     },
 
     async closeDispatch(dispatchId: string, at: number): Promise<void> {

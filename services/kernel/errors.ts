@@ -1,6 +1,6 @@
 import { create, getOption, type MessageInitShape } from "@bufbuild/protobuf";
 import { type Duration, DurationSchema } from "@bufbuild/protobuf/wkt";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { type Code, ConnectError } from "@connectrpc/connect";
 import {
   type BadRequest_FieldViolation,
   BadRequestSchema,
@@ -70,56 +70,6 @@ export function fail(reason: Reason, details: FailureDetails = {}): ConnectError
 export function reasonOf(error: ConnectError): Reason | undefined {
   const info = error.findDetails(ErrorInfoSchema).find((detail) => detail.domain === errorDomain);
   return info && table.has(info.reason as Reason) ? (info.reason as Reason) : undefined;
-}
-
-/** Reasons of errors that the protocol library raises while it reads a request. */
-function wireReason(error: ConnectError): Reason {
-  switch (error.code) {
-    case Code.Canceled:
-      return "CANCELLED";
-    case Code.DeadlineExceeded:
-      return "DEADLINE_EXCEEDED";
-    case Code.ResourceExhausted:
-      return "MESSAGE_TOO_LARGE";
-    case Code.InvalidArgument:
-      return / is unknown$/.test(error.rawMessage) ? "UNKNOWN_FIELD" : "MALFORMED_REQUEST";
-    case Code.Unimplemented:
-      return /compression|encoding/.test(error.rawMessage) ? "UNSUPPORTED_MEDIA_TYPE" : "UNKNOWN_METHOD";
-    default:
-      return "INTERNAL";
-  }
-}
-
-/** The field that a decoding error of the protocol library speaks of. */
-function wireViolations({ rawMessage }: ConnectError): FailureDetails["violations"] {
-  const [, unknown] = /key "([^"]+)" is unknown$/.exec(rawMessage) ?? [];
-  const [, wrong] = /cannot decode field [\w.]+\.(\w+) from JSON/.exec(rawMessage) ?? [];
-  const field = unknown ?? wrong;
-  if (!field) return undefined;
-  return [{ field, description: unknown ? "there is no such field" : "has a value of the wrong type" }];
-}
-
-/** Whether the error only tells that the client went away. */
-function isGone(thrown: unknown): boolean {
-  if (!(thrown instanceof Error)) return false;
-  const { code } = thrown as NodeJS.ErrnoException;
-  return thrown.name === "AbortError" || code === "ERR_STREAM_PREMATURE_CLOSE" || code === "ECONNRESET";
-}
-
-/**
- * Turns whatever was thrown into an error with a reason. Errors of ours pass; those that the
- * protocol library raises while reading a request get the reason that fits; anything else becomes
- * INTERNAL with the cause kept aside.
- */
-export function toFailure(thrown: unknown): ConnectError {
-  if (!(thrown instanceof ConnectError)) {
-    return fail(isGone(thrown) ? "CANCELLED" : "INTERNAL", { cause: thrown });
-  }
-  if (reasonOf(thrown)) return thrown;
-  const reason = wireReason(thrown);
-  if (reason === "INTERNAL") return fail(reason, { cause: thrown });
-  const violations = wireViolations(thrown);
-  return fail(reason, { message: thrown.rawMessage, cause: thrown, ...(violations && { violations }) });
 }
 
 /** A Duration of so many milliseconds. */

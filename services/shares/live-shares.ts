@@ -1,6 +1,8 @@
 import { isMessage } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { ShareSchema } from "#gen/portolan/shares/v1/share_pb.js";
 import type { Kernel } from "#kernel/kernel.ts";
+import { sequenceAt } from "#kernel/sequence.ts";
 import { createEnd, type OpenSubject, type Subject } from "#kernel/topics.ts";
 import { visible } from "./share-view.ts";
 import { findByCode } from "./store.ts";
@@ -17,6 +19,7 @@ export function createLiveShares(kernel: Kernel, join: SubjectJoin): OpenSubject
     const found = await findByCode(kernel.database.read, shareCode, kernel.nowMs());
     if (!found || found.tenantId !== tenantId) return undefined;
     const { share, expiresAt } = found;
+    const made = sequenceAt(share.createdAt ? timestampMs(share.createdAt) : 0);
     const topic = await join(tenantId, share.resourceId);
     if (!topic) return undefined;
     const shown: Subject = topic.subject;
@@ -49,7 +52,9 @@ export function createLiveShares(kernel: Kernel, join: SubjectJoin): OpenSubject
       onEnd: (wake) => end.onEnd(wake),
       ...(shown.history && {
         async *history(after: bigint) {
-          for await (const { sequence, state } of shown.history?.(after) ?? []) {
+          // What happened before the share was made is not shared.
+          const since = after > made ? after : made;
+          for await (const { sequence, state } of shown.history?.(since) ?? []) {
             yield { sequence, state: visible(state, share) };
           }
         },

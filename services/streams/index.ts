@@ -13,11 +13,12 @@ import { createTrackService } from "./track-service.ts";
 export function createStreams(kernel: Kernel): ServiceModule {
   const groups = new LiveGroups(kernel);
   kernel.topics.provide("resource", (tenantId, id) => groups.open(tenantId, id), "");
+  const closing = new AbortController();
   let stopRetention: (() => void) | undefined;
   return {
     services: [
       serve(ResourceService, createResourceService(kernel, groups)),
-      serve(TelemetryService, createTelemetryService(kernel, groups)),
+      serve(TelemetryService, createTelemetryService(kernel, groups, closing.signal)),
       serve(TrackService, createTrackService(kernel)),
     ],
     migrations,
@@ -25,6 +26,7 @@ export function createStreams(kernel: Kernel): ServiceModule {
       stopRetention = startRetention(kernel);
     },
     stop() {
+      closing.abort();
       stopRetention?.();
     },
   };

@@ -18,7 +18,11 @@ export function createIngest(kernel: Kernel, groups: LiveGroups) {
     deviceGroupId: string,
     sample: TelemetrySample,
   ): Promise<bigint> {
-    if (!(await groups.exists(tenantId, deviceGroupId))) throw fail("DEVICE_GROUP_NOT_FOUND");
+    const devices = await groups.devices(tenantId, deviceGroupId);
+    if (!devices) throw fail("DEVICE_GROUP_NOT_FOUND");
+    if (sample.deviceId && !devices.has(sample.deviceId)) {
+      throw fail("DEVICE_NOT_FOUND", { metadata: { device_id: sample.deviceId } });
+    }
     if (sample.timestamp && timestampMs(sample.timestamp) > kernel.nowMs() + futureMs) {
       const description = "must not be more than a minute in the future";
       throw fail("VALIDATION_ERROR", {

@@ -1,4 +1,5 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
+import type { Resource } from "#gen/portolan/streams/v1/resource_pb.js";
 import type { Kernel } from "#kernel/kernel.ts";
 import { createEnd, type Subject } from "#kernel/topics.ts";
 import { type GroupState, merge, silentGroup, toTrackState } from "./group-state.ts";
@@ -15,6 +16,8 @@ const historyPage = 500;
 
 interface LiveGroup {
   state: GroupState;
+  /** Ids of the group's devices. */
+  devices: ReadonlySet<string>;
   followers: number;
   /** Samples that arrive while the group is being loaded; undefined afterwards. */
   arriving: Recorded[] | undefined;
@@ -31,9 +34,15 @@ export class LiveGroups {
     this.#kernel = kernel;
   }
 
-  /** Whether the group exists; it is in memory afterwards. */
-  async exists(tenantId: string, deviceGroupId: string): Promise<boolean> {
-    return (await this.#load(tenantId, deviceGroupId)) !== undefined;
+  /** The ids of the group's devices, or undefined if there is no such group; it is in memory afterwards. */
+  async devices(tenantId: string, deviceGroupId: string): Promise<ReadonlySet<string> | undefined> {
+    return (await this.#load(tenantId, deviceGroupId))?.devices;
+  }
+
+  /** Takes in a change of a group that is on disk. */
+  update(tenantId: string, resource: Resource): void {
+    const group = this.#groups.get(keyOf(tenantId, resource.deviceGroupId));
+    if (group) group.devices = devicesOf(resource);
   }
 
   /** Takes in a sample that is on disk. */
@@ -100,6 +109,7 @@ export class LiveGroups {
     if (!group) {
       const made: LiveGroup = {
         state: silentGroup(0),
+        devices: new Set(),
         followers: 0,
         arriving: [],
         loaded: Promise.resolve().then(() => this.#fill(tenantId, deviceGroupId, made)),
@@ -120,6 +130,7 @@ export class LiveGroups {
     const store = streamsOf(tenantId, this.#kernel.database.read);
     const resource = await store.get(deviceGroupId);
     if (!resource) return false;
+    group.devices = devicesOf(resource);
     group.state = silentGroup(resource.createdAt ? timestampMs(resource.createdAt) : 0);
     const recorded = await store.newest(deviceGroupId, recalledSamples);
     for (const each of [...recorded, ...(group.arriving ?? [])]) take(group, each);
@@ -140,5 +151,7 @@ export class LiveGroups {
 function take(group: LiveGroup, recorded: Recorded): void {
   if (recorded.sequence > group.state.sequence) group.state = merge(group.state, recorded);
 }
+
+const devicesOf = ({ devices }: Resource) => new Set(devices.map(({ deviceId }) => deviceId));
 
 const keyOf = (tenantId: string, deviceGroupId: string) => `${tenantId}\n${deviceGroupId}`;

@@ -114,7 +114,7 @@ export function createResourceService(
     async updateResource(request, context) {
       const tenantId = tenantOf(context);
       const now = kernel.nowMs();
-      return kernel.mutate(context, async (tx) => {
+      const response = await kernel.mutate(context, async (tx) => {
         const store = streamsOf(tenantId, tx.queries);
         const present = await store.get(request.deviceGroupId);
         if (!present) throw fail("DEVICE_GROUP_NOT_FOUND");
@@ -135,6 +135,8 @@ export function createResourceService(
         );
         return { resource: withPresence(tenantId, resource) };
       });
+      groups.update(tenantId, response.resource);
+      return response;
     },
 
     async deleteResource(request, context) {

@@ -24,11 +24,12 @@ const replayPage = 500;
 export function createTelemetryService(
   kernel: Kernel,
   groups: LiveGroups,
+  closing: AbortSignal,
 ): ServiceImpl<typeof TelemetryService> {
   const ingest = createIngest(kernel, groups);
 
   async function demandGroup(tenantId: string, deviceGroupId: string): Promise<void> {
-    if (!(await groups.exists(tenantId, deviceGroupId))) throw fail("DEVICE_GROUP_NOT_FOUND");
+    if (!(await groups.devices(tenantId, deviceGroupId))) throw fail("DEVICE_GROUP_NOT_FOUND");
   }
 
   return {
@@ -97,9 +98,18 @@ export function createTelemetryService(
       await demandGroup(tenantId, deviceGroupId);
       const store = streamsOf(tenantId, kernel.database.read);
       const [from, to] = range(startTime, endTime);
+      const signal = AbortSignal.any([context.signal, closing]);
       let state = silentGroup(0);
       let origin: { recordedMs: number; playedMs: number } | undefined;
-      for (let position = from; ; ) {
+      let position = from;
+      const update = (kind: TrackKind) =>
+        create(TrackUpdateSchema, {
+          ...toTrackState(deviceGroupId, state, true),
+          sequence: position,
+          kind,
+          subject: deviceGroupId,
+        });
+      for (;;) {
         const page = await store.samples(deviceGroupId, {
           after: position,
           before: to,
@@ -107,23 +117,22 @@ export function createTelemetryService(
           limit: replayPage,
         });
         for (const recorded of page) {
-          position = recorded.sequence;
-          state = merge(state, recorded);
           const recordedMs = recorded.sample.timestamp
             ? timestampMs(recorded.sample.timestamp)
-            : timeOfSequence(position);
+            : timeOfSequence(recorded.sequence);
           origin ??= { recordedMs, playedMs: performance.now() };
           if (speed > 0) {
             const dueMs = origin.playedMs + (recordedMs - origin.recordedMs) / speed;
-            await sleep(dueMs - performance.now(), context.signal);
+            await sleep(dueMs - performance.now(), signal);
           }
           if (context.signal.aborted) return;
-          yield create(TrackUpdateSchema, {
-            ...toTrackState(deviceGroupId, state, true),
-            sequence: position,
-            kind: TrackKind.HISTORY,
-            subject: deviceGroupId,
-          });
+          if (closing.aborted) {
+            yield update(TrackKind.RECONNECT);
+            return;
+          }
+          position = recorded.sequence;
+          state = merge(state, recorded);
+          yield update(TrackKind.HISTORY);
         }
         if (page.length < replayPage) return;
       }

@@ -5,6 +5,7 @@ import net, { type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TLSSocket } from "node:tls";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -91,6 +92,19 @@ describe("SIGTERM", () => {
     const tracked = (async () => {
       for await (const update of jobs.trackJob({ jobId: job?.jobId ?? "" })) updates.push(update);
     })();
+    const telemetry = createClient(TelemetryService, transport);
+    for (const ago of [3_600_000, 0]) {
+      const timestamp = timestampFromMs(Date.now() - ago);
+      const { navigation } = flying("term-dock", "", [14.5, 46, 300]);
+      await telemetry.publishSample({
+        deviceGroupId: "term-dock",
+        sample: { timestamp, ...(navigation && { navigation }) },
+      });
+    }
+    const replayed: TrackKind[] = [];
+    const replaying = (async () => {
+      for await (const { kind } of telemetry.replayTrack({ deviceGroupId: "term-dock" })) replayed.push(kind);
+    })();
     const statuses: Serving[] = [];
     const watched = (async () => {
       const watch = createClient(Health, transport).watch({ service: JobService.typeName });
@@ -112,15 +126,16 @@ describe("SIGTERM", () => {
       await stopping;
       yield { sample };
     }
-    const published = createClient(TelemetryService, transport).publishTelemetry(samples() as never);
+    const published = telemetry.publishTelemetry(samples() as never);
     await firstSent;
-    await until(() => updates.length > 0 && statuses.length > 0);
+    await until(() => updates.length > 0 && statuses.length > 0 && replayed.length > 0);
     expect(statuses).toEqual([Serving.SERVING]);
 
     const exited = server.kill("SIGTERM");
-    await Promise.all([tracked, watched]);
+    await Promise.all([tracked, watched, replaying]);
     expect(statuses).toEqual([Serving.SERVING, Serving.NOT_SERVING]);
     expect(updates.at(-1)?.kind).toBe(TrackKind.RECONNECT);
+    expect(replayed).toEqual([TrackKind.HISTORY, TrackKind.RECONNECT]);
     finish();
     expect((await published).accepted).toBe(2n);
     await device.stop();
@@ -134,7 +149,7 @@ describe("SIGTERM", () => {
     });
     await again.kill();
     rmSync(server.dataDir, { recursive: true, force: true });
-    expect(kept).toHaveLength(2);
+    expect(kept).toHaveLength(4);
   });
 });
 

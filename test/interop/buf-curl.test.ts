@@ -4,7 +4,7 @@ import { createClient } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { type Device, startDevice } from "../support/device.ts";
-import { adminKey, root, startTestServer, type TestServer } from "../support/gateway.ts";
+import { adminKey, root, startTestServer, type TestServer, until } from "../support/gateway.ts";
 import { run } from "../support/tools.ts";
 
 const buf = join(root, "node_modules/.bin/buf");
@@ -71,7 +71,8 @@ describe.each(["grpc", "grpcweb", "connect"])(
         errors += chunk;
       });
       const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
-      const updates = () => [...text.matchAll(/"sequence": "(\d+)"/g)].map(([, sequence]) => Number(sequence));
+      const updates = () =>
+        [...text.matchAll(/"sequence": "(\d+)"/g)].map(([, sequence]) => Number(sequence));
       await until(async () => updates().length >= 3 || child.exitCode !== null);
       await createClient(JobService, server.grpc()).cancelJob({ jobId });
       expect(await ended, errors).toBe(0);

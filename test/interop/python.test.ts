@@ -111,7 +111,9 @@ describe.skipIf(!tools)(
       const out = [`--python_out=${stubs}`, `--grpc_python_out=${stubs}`];
       const files = [...protos("proto"), ...protos(".third-party")];
       const [program = "", ...first] = tools?.protoc ?? [];
-      const args = [...first, "-I", "proto", "-I", ".third-party", ...out, ...files];
+      // Debian's protoc comes without descriptor.proto; google-gax has it.
+      const wellKnown = "node_modules/google-gax/build/protos";
+      const args = [...first, "-I", "proto", "-I", ".third-party", "-I", wellKnown, ...out, ...files];
       const { code, stderr } = await run(program, args, { cwd: root });
       if (code !== 0) throw new Error(stderr);
       server = await startTestServer();

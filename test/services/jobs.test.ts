@@ -1,5 +1,6 @@
 import type { Client } from "@connectrpc/connect";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
+import { RequestInfoSchema } from "#gen/google/rpc/error_details_pb.js";
 import { JobState } from "#gen/portolan/common/v1/track_pb.js";
 import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
 import { DispatchService } from "#gen/portolan/jobs/v1/dispatch_service_pb.js";
@@ -162,6 +163,24 @@ onEachEngine((database) => {
       await expectReason(jobs.getJob({ jobId }), "JOB_NOT_FOUND");
       await expectReason(jobs.deleteJob({ jobId }), "JOB_NOT_FOUND");
     }
+    await watch.stop();
+  });
+
+  it("tells the request id of a failure in another service once", async () => {
+    const failure = await expectReason(newJob("none"), "DEVICE_GROUP_NOT_FOUND");
+    expect(failure.findDetails(RequestInfoSchema)).toHaveLength(1);
+  });
+
+  it("does not delete a job that a device has taken: it must be cancelled, so that the device hears", async () => {
+    const deviceGroupId = await server.newGroup();
+    const { jobId } = await newJob(deviceGroupId);
+    const watch = reader(device.watchDispatches({ deviceGroupId }));
+    const { dispatchId } = await order(watch);
+    await device.acknowledgeDispatch({ deviceGroupId, dispatchId });
+    await expectReason(jobs.deleteJob({ jobId }), "ILLEGAL_JOB_STATE");
+    await jobs.cancelJob({ jobId });
+    expect((await order(watch)).command).toBe(DispatchCommand.CANCEL);
+    await jobs.deleteJob({ jobId });
     await watch.stop();
   });
 

@@ -92,6 +92,28 @@ onEachEngine((database) => {
     ]);
   });
 
+  it("shows nothing from before it was made, wherever a viewer resumes", async () => {
+    const telemetry = server.client(TelemetryService, server.admin);
+    await telemetry.publishSample({
+      deviceGroupId,
+      sample: { navigation: { velocity: { groundSpeed: 5 } } },
+    });
+    const { shareCode } = await newShare();
+    await telemetry.publishSample({
+      deviceGroupId,
+      sample: { navigation: { velocity: { groundSpeed: 6 } } },
+    });
+    const viewer = reader(guest.trackShare({ shareCode, afterSequence: 1n }));
+    const first = await viewer.next();
+    expect(first).toMatchObject({ kind: TrackKind.HISTORY, navigation: { velocity: { groundSpeed: 6 } } });
+    expect((await viewer.next())?.kind).toBe(TrackKind.STATE);
+    await viewer.stop();
+    await telemetry.publishSample({
+      deviceGroupId,
+      sample: { navigation: { velocity: { groundSpeed: 4 } } },
+    });
+  });
+
   it("can be followed by its code alone through Track, and lists what it reaches", async () => {
     const { shareCode } = await newShare();
     const viewer = reader(server.client(TrackService).track({ resourceId: shareCode }));

@@ -98,6 +98,17 @@ onEachEngine((database) => {
       expect((await telemetry.listSamples({ deviceGroupId, endTime: from })).count).toBe(0);
     });
 
+    it("takes samples of the group's own devices only", async () => {
+      const deviceGroupId = await server.newGroup(undefined, ["drone-own"]);
+      await server.newGroup(undefined, ["drone-other"]);
+      await publish(deviceGroupId, { deviceId: "drone-own" });
+      await expectReason(publish(deviceGroupId, { deviceId: "drone-other" }), "DEVICE_NOT_FOUND");
+      await resources.updateResource({ deviceGroupId, devices: [{ deviceId: "drone-new" }] });
+      await publish(deviceGroupId, { deviceId: "drone-new" });
+      await expectReason(publish(deviceGroupId, { deviceId: "drone-own" }), "DEVICE_NOT_FOUND");
+      await publish(deviceGroupId, {});
+    });
+
     it.each([0, 10_000])("replays a track at speed %d with its merged states", async (speed) => {
       const deviceGroupId = await server.newGroup();
       const start = Date.now() - 100_000;

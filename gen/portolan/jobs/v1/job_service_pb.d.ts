@@ -502,8 +502,8 @@ export declare const JobService: GenService<{
     output: typeof UpdateJobResponseSchema;
   },
   /**
-   * Deletes a job that is not running; one that waits is cancelled first. Fails with JOB_NOT_FOUND
-   * or ILLEGAL_JOB_STATE.
+   * Deletes a job that is not running; one that waits is cancelled first. Fails with JOB_NOT_FOUND,
+   * or with ILLEGAL_JOB_STATE if the job runs or a device has taken it: cancel it first.
    *
    * @generated from rpc portolan.jobs.v1.JobService.DeleteJob
    */

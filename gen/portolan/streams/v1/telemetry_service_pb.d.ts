@@ -291,7 +291,8 @@ export declare const TelemetryService: GenService<{
     output: typeof ListSamplesResponseSchema;
   },
   /**
-   * Plays a recorded track again, paced as it was recorded times `speed`, and ends with it.
+   * Plays a recorded track again, paced as it was recorded times `speed`, and ends with it. If the
+   * server stops before, the last message is of kind TRACK_KIND_RECONNECT: go on from its time.
    *
    * @generated from rpc portolan.streams.v1.TelemetryService.ReplayTrack
    */
