@@ -2,7 +2,9 @@
 //   npm run bench -- [--rounds N] [--size N] [name…]      names as below; all without any
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
+import { benchFanout, benchFollowers } from "./fanout.ts";
 import { has } from "./process.ts";
+import { benchStart } from "./start.ts";
 import { benchConnect, benchCreate, benchGrpc, benchRest } from "./unary.ts";
 
 const benches: Record<string, (rounds: number, size: number) => Promise<void>> = {
@@ -10,6 +12,9 @@ const benches: Record<string, (rounds: number, size: number) => Promise<void>> =
   connect: benchConnect,
   rest: benchRest,
   create: benchCreate,
+  fanout: benchFanout,
+  followers: benchFollowers,
+  start: benchStart,
 };
 
 const { values, positionals } = parseArgs({
