@@ -6,7 +6,11 @@ import { Health } from "#gen/grpc/health/v1/health_pb.js";
 import { ServerReflection as ReflectionV1 } from "#gen/grpc/reflection/v1/reflection_pb.js";
 import { ServerReflection as ReflectionV1alpha } from "#gen/grpc/reflection/v1alpha/reflection_pb.js";
 import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
+import { AuditLogService } from "#gen/portolan/identity/v1/audit_log_service_pb.js";
+import { TenantService } from "#gen/portolan/identity/v1/tenant_service_pb.js";
 import { TokenService } from "#gen/portolan/identity/v1/token_service_pb.js";
+import { UserService } from "#gen/portolan/identity/v1/user_service_pb.js";
+import { auditMigrations } from "#kernel/audit-store.ts";
 import type { Config } from "#kernel/config.ts";
 import { type Database, openPostgres, openSqlite } from "#kernel/database.ts";
 import { createBus, eventMigrations } from "#kernel/events.ts";
@@ -15,6 +19,7 @@ import { migrate } from "#kernel/migrate.ts";
 import { createPresence } from "#kernel/presence.ts";
 import { pruneReplays, replayMigrations } from "#kernel/replay.ts";
 import { createSequence } from "#kernel/sequence.ts";
+import { createStanding } from "#kernel/standing.ts";
 import { createTicker } from "#kernel/ticker.ts";
 import { createTopics } from "#kernel/topics.ts";
 import { createIdentity, migrations as identityMigrations } from "#services/identity/index.ts";
@@ -64,6 +69,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   await migrate(database, [
     ...eventMigrations,
     ...replayMigrations,
+    ...auditMigrations,
     ...identityMigrations,
     ...modules.flatMap((module) => module.migrations),
   ]);
@@ -71,14 +77,23 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   const services: DescService[] = [
     TokenService,
     ApiKeyService,
+    TenantService,
+    UserService,
+    AuditLogService,
     ...modules.flatMap((module) => module.services.map(({ service }) => service)),
   ];
   const permissions = permissionsByRole(services.flatMap((service) => service.methods));
-  const identity = await createIdentity(kernel, permissions);
+  const identity = await createIdentity(kernel, permissions, config);
   modules.unshift(identity.module);
   const adminKey = await openAdminKey(kernel, config);
 
-  const gate = createGate({ database, log, authenticator: identity.authenticator });
+  const gate = createGate({
+    database,
+    log,
+    authenticator: identity.authenticator,
+    standing: kernel.standing,
+    usage: identity.usage,
+  });
   const endpoints = modules.flatMap((module) =>
     module.services.flatMap((registration) => gate.bind(registration)),
   );
@@ -181,6 +196,7 @@ function createKernel(database: Database, peers: ReturnType<typeof createPeers>,
     bus,
     topics: createTopics(createTicker(), nowMs),
     presence: createPresence(nowMs),
+    standing: createStanding(),
     log,
     nowMs,
     nextSequence: createSequence(nowMs),

@@ -101,6 +101,7 @@ const oauthNames: Partial<Record<Reason, string>> = {
   UNSUPPORTED_GRANT_TYPE: "unsupported_grant_type",
   INVALID_CLIENT: "invalid_client",
   INVALID_API_KEY: "access_denied",
+  TENANT_SUSPENDED: "access_denied",
 };
 
 const violationsOf = (error: ConnectError) =>

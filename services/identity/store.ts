@@ -5,6 +5,9 @@ import type { Selectable } from "kysely";
 import { type ApiKey, ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
 import type { Queries } from "#kernel/database.ts";
 import type { Migration } from "#kernel/migrate.ts";
+import { tenantMigrations, tenantStore } from "./tenant-store.ts";
+import { usageMigrations } from "./usage-store.ts";
+import { userMigrations } from "./user-store.ts";
 
 interface ApiKeyRow {
   tenant_id: string;
@@ -21,13 +24,12 @@ interface ApiKeyRow {
 
 declare module "#kernel/database.ts" {
   interface Tables {
-    tenants: { tenant_id: string; created_at: number };
     api_keys: ApiKeyRow;
     signing_keys: { kid: string; private_jwk: string; created_at: number };
   }
 }
 
-export const migrations: Migration[] = [
+const keyMigrations: Migration[] = [
   {
     name: "identity/0001-keys",
     async up(queries, types) {
@@ -63,6 +65,13 @@ export const migrations: Migration[] = [
   },
 ];
 
+export const migrations: Migration[] = [
+  ...keyMigrations,
+  ...tenantMigrations,
+  ...userMigrations,
+  ...usageMigrations,
+];
+
 /** The stored form of a secret. Secrets have 160 random bits, so that a plain hash is enough. */
 export const hashSecret = (secret: string) => createHash("sha256").update(secret).digest("hex");
 
@@ -78,11 +87,7 @@ export function apiKeysOf(tenantId: string, queries: Queries) {
   const ofTenant = () => queries.selectFrom("api_keys").selectAll().where("tenant_id", "=", tenantId);
   return {
     async insert(key: ApiKey, secret: string, createdAt: number, expiresAt: number | null): Promise<void> {
-      await queries
-        .insertInto("tenants")
-        .values({ tenant_id: tenantId, created_at: createdAt })
-        .onConflict((conflict) => conflict.column("tenant_id").doNothing())
-        .execute();
+      await tenantStore(queries).insert(tenantId, tenantId, createdAt);
       await queries
         .insertInto("api_keys")
         .values({
@@ -121,6 +126,14 @@ export function apiKeysOf(tenantId: string, queries: Queries) {
         .where("key_id", "=", keyId)
         .executeTakeFirst();
       return numUpdatedRows > 0n;
+    },
+    async revokeAll(at: number): Promise<void> {
+      await queries
+        .updateTable("api_keys")
+        .set({ revoked_at: at })
+        .where("tenant_id", "=", tenantId)
+        .where("revoked_at", "is", null)
+        .execute();
     },
   };
 }

@@ -1,6 +1,6 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Share, ShareSchema } from "#gen/portolan/shares/v1/share_pb.js";
-import type { Queries } from "#kernel/database.ts";
+import type { Queries, Tables } from "#kernel/database.ts";
 import type { Migration } from "#kernel/migrate.ts";
 
 interface ShareRow {
@@ -115,6 +115,14 @@ export async function endOpenSessions(queries: Queries, at: number): Promise<voi
   await queries.updateTable("share_sessions").set({ ended_at: at }).where("ended_at", "is", null).execute();
 }
 
+const toSession = (row: Tables["share_sessions"]): StoredSession => ({
+  sessionId: row.session_id,
+  startedAt: row.started_at,
+  endedAt: row.ended_at,
+  remoteAddress: row.remote_address,
+  userAgent: row.user_agent,
+});
+
 /** Shares and their sessions of one tenant. */
 export function sharesOf(tenantId: string, queries: Queries) {
   const working = (nowMs: number) =>
@@ -204,6 +212,19 @@ export function sharesOf(tenantId: string, queries: Queries) {
         .execute();
     },
 
+    /** A session of a share that has not ended. */
+    async openSession(shareCode: string, sessionId: string): Promise<StoredSession | undefined> {
+      const row = await queries
+        .selectFrom("share_sessions")
+        .selectAll()
+        .where("tenant_id", "=", tenantId)
+        .where("share_code", "=", shareCode)
+        .where("session_id", "=", sessionId)
+        .where("ended_at", "is", null)
+        .executeTakeFirst();
+      return row && toSession(row);
+    },
+
     /** Sessions of a share, newest first, after the given (start, id). */
     async sessions(shareCode: string, size: number, after: readonly [number, string] | undefined) {
       let query = queries
@@ -220,15 +241,7 @@ export function sharesOf(tenantId: string, queries: Queries) {
         );
       }
       const rows = await query.execute();
-      return rows.map(
-        (row): StoredSession => ({
-          sessionId: row.session_id,
-          startedAt: row.started_at,
-          endedAt: row.ended_at,
-          remoteAddress: row.remote_address,
-          userAgent: row.user_agent,
-        }),
-      );
+      return rows.map(toSession);
     },
   };
 }

@@ -101,6 +101,7 @@ export function createResourceService(
       return kernel.mutate(context, async (tx) => {
         const inserted = await streamsOf(tenantId, tx.queries).insert(resource, now);
         if (!inserted) throw fail("RESOURCE_EXISTS");
+        tx.changing(ResourceSchema, "deviceGroupId")(resource);
         await claimDevices(tx, tenantId, resource);
         await tx.emit(
           { tenantId, type: "resource.registered", subject: resource.deviceGroupId, timeMs: now },
@@ -127,6 +128,7 @@ export function createResourceService(
           updatedAt: timestampFromMs(now),
         });
         await store.update(resource);
+        tx.changing(ResourceSchema, "deviceGroupId", present)(resource);
         if (request.devices.length > 0) await claimDevices(tx, tenantId, resource);
         await tx.emit(
           { tenantId, type: "resource.updated", subject: resource.deviceGroupId, timeMs: now },
@@ -148,6 +150,7 @@ export function createResourceService(
         const present = await store.get(deviceGroupId);
         if (!present) throw fail("DEVICE_GROUP_NOT_FOUND");
         await store.delete(deviceGroupId);
+        tx.changing(ResourceSchema, "deviceGroupId", present)();
         await tx.emit(
           { tenantId, type: "resource.deleted", subject: deviceGroupId, timeMs: kernel.nowMs() },
           ResourceSchema,
