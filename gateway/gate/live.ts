@@ -3,7 +3,7 @@ import { callInfo } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
 import type { Standing } from "#kernel/standing.ts";
 
-/** How long a call that streams may go on: until its tenant may not act any more. */
+/** How long a call that streams may go on: until its tenant is suspended or its key revoked. */
 export interface Lease {
   /** The context for the handler: its signal aborts at the end of the lease as well. */
   readonly context: HandlerContext;
@@ -17,12 +17,16 @@ export interface Lease {
 export function leaseOf(standing: Standing, context: HandlerContext): Lease {
   const { principal } = context.values.get(callInfo);
   if (!principal) return { context, over: () => undefined, bound: (messages) => messages };
-  const ended = standing.signal(principal.tenantId);
-  const over = () => (ended.aborted ? fail("TENANT_SUSPENDED") : undefined);
+  const suspended = standing.suspended(principal.tenantId);
+  const revoked = standing.revoked(principal.subject);
+  const over = () => {
+    if (suspended.aborted) return fail("TENANT_SUSPENDED");
+    return revoked.aborted ? fail("INVALID_TOKEN") : undefined;
+  };
   return {
-    context: { ...context, signal: AbortSignal.any([context.signal, ended]) },
+    context: { ...context, signal: AbortSignal.any([context.signal, suspended, revoked]) },
     over,
-    bound: (messages) => until(ended, over, messages),
+    bound: (messages) => until(AbortSignal.any([suspended, revoked]), over, messages),
   };
 }
 

@@ -65,6 +65,7 @@ export function createApiKeyService(
         changed((await store.get(request.id))?.key);
       });
       authenticator.forget();
+      kernel.standing.revoke(request.id);
       return {};
     },
 
@@ -102,15 +103,17 @@ function summarize(rows: readonly UsageRow[]) {
     byDay.set(day, { requests: ofDay.requests + requests, errors: ofDay.errors + errors });
   }
   return {
-    totalRequests: BigInt(total.requests),
-    successRequests: BigInt(total.requests - total.errors),
-    errorRequests: BigInt(total.errors),
+    totalRequests: toUint32(total.requests),
+    successRequests: toUint32(total.requests - total.errors),
+    errorRequests: toUint32(total.errors),
     avgDuration: total.timed === 0 ? 0 : total.durationMs / total.timed,
-    byEndpoint: Object.fromEntries([...byEndpoint].map(([method, requests]) => [method, BigInt(requests)])),
+    byEndpoint: Object.fromEntries([...byEndpoint].map(([method, requests]) => [method, toUint32(requests)])),
     byDay: [...byDay].map(([day, { requests, errors }]) => ({
       startTime: timestampFromMs(day),
-      requests: BigInt(requests),
-      errors: BigInt(errors),
+      requests: toUint32(requests),
+      errors: toUint32(errors),
     })),
   };
 }
+
+const toUint32 = (count: number) => Math.min(count, 2 ** 32 - 1);

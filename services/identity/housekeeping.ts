@@ -1,6 +1,6 @@
 import { pruneAudit } from "#kernel/audit-store.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { tenantEvents } from "./tenant-service.ts";
+import { resumedEvent, suspendedEvent } from "./tenant-service.ts";
 import { tenantStore } from "./tenant-store.ts";
 import type { createUsage } from "./usage.ts";
 import { pruneUsage } from "./usage-store.ts";
@@ -20,10 +20,14 @@ const dayMs = 24 * 60 * 60 * 1000;
 export function createHousekeeping(kernel: Kernel, usage: ReturnType<typeof createUsage>, auditDays: number) {
   const timers: NodeJS.Timeout[] = [];
   const running = new Set<Promise<void>>();
-  let unlisten = () => {};
+  const unlisten: (() => void)[] = [];
+  let heard = 0;
 
   async function refreshStanding(): Promise<void> {
-    kernel.standing.suspend(await tenantStore(kernel.database.read).suspended());
+    const before = heard;
+    const suspended = await tenantStore(kernel.database.read).suspended();
+    // Whatever has been heard meanwhile is newer.
+    if (heard === before) kernel.standing.replaceSuspended(suspended);
   }
 
   async function prune(): Promise<void> {
@@ -48,13 +52,22 @@ export function createHousekeeping(kernel: Kernel, usage: ReturnType<typeof crea
     async start(): Promise<void> {
       await refreshStanding();
       run("deleting old rows", prune);
-      unlisten = kernel.bus.listen(tenantEvents, () => run("looking up suspended tenants", refreshStanding));
+      unlisten.push(
+        kernel.bus.listen(suspendedEvent, ({ subject }) => {
+          heard += 1;
+          kernel.standing.suspend(subject);
+        }),
+        kernel.bus.listen(resumedEvent, () => {
+          heard += 1;
+          run("looking up suspended tenants", refreshStanding);
+        }),
+      );
       every(flushMs, "writing usage", () => usage.flush());
       every(standingMs, "looking up suspended tenants", refreshStanding);
       every(pruneMs, "deleting old rows", prune);
     },
     async stop(): Promise<void> {
-      unlisten();
+      for (const stop of unlisten) stop();
       for (const timer of timers) clearInterval(timer);
       await Promise.all(running);
       await usage.flush();

@@ -13,8 +13,11 @@ import { usersOf } from "./user-store.ts";
 /** The tenant whose administrators manage all tenants. */
 export const firstTenant = "default";
 
-/** The events that change whether a tenant may act begin so. */
-export const tenantEvents = "tenant.";
+/** The event after which a tenant may not act. */
+export const suspendedEvent = "tenant.suspended";
+
+/** The event after which it may again. */
+export const resumedEvent = "tenant.resumed";
 
 /** Whether the caller may name a tenant other than its own. */
 export const managesTenants = (context: HandlerContext) => principalOf(context).tenantId === firstTenant;
@@ -42,12 +45,8 @@ export function createTenantService(kernel: Kernel): ServiceImpl<typeof TenantSe
     throw fail("ILLEGAL_TENANT_STATE", { message, metadata: { state: TenantStatus[tenant.status] } });
   }
 
-  const emit = (tx: Tx, verb: string, tenant: Tenant) =>
-    tx.emit(
-      { tenantId: tenant.id, type: `${tenantEvents}${verb}`, subject: tenant.id, timeMs: kernel.nowMs() },
-      TenantSchema,
-      tenant,
-    );
+  const emit = (tx: Tx, type: string, tenant: Tenant) =>
+    tx.emit({ tenantId: tenant.id, type, subject: tenant.id, timeMs: kernel.nowMs() }, TenantSchema, tenant);
 
   return {
     async createTenant({ id, name }, context) {
@@ -57,7 +56,7 @@ export function createTenantService(kernel: Kernel): ServiceImpl<typeof TenantSe
         if (!(await store.insert(id, name, kernel.nowMs()))) throw fail("TENANT_EXISTS");
         const tenant = (await store.get(id)) as Tenant;
         tx.changing(TenantSchema, "id")(tenant);
-        await emit(tx, "created", tenant);
+        await emit(tx, "tenant.created", tenant);
         return { tenant };
       });
     },
@@ -85,7 +84,7 @@ export function createTenantService(kernel: Kernel): ServiceImpl<typeof TenantSe
         const change = { ...(name !== undefined && { name }) };
         const tenant = await tenantStore(tx.queries).update(id, change, kernel.nowMs());
         changed(tenant);
-        await emit(tx, "updated", tenant);
+        await emit(tx, "tenant.updated", tenant);
         return { tenant };
       });
     },
@@ -104,7 +103,7 @@ export function createTenantService(kernel: Kernel): ServiceImpl<typeof TenantSe
           now,
         );
         changed(tenant);
-        await emit(tx, "suspended", tenant);
+        await emit(tx, suspendedEvent, tenant);
         return { tenant };
       });
     },
@@ -121,7 +120,7 @@ export function createTenantService(kernel: Kernel): ServiceImpl<typeof TenantSe
         const change = { suspended_at: null, suspension_reason: "" };
         const tenant = await tenantStore(tx.queries).update(id, change, kernel.nowMs());
         changed(tenant);
-        await emit(tx, "resumed", tenant);
+        await emit(tx, resumedEvent, tenant);
         return { tenant };
       });
     },
@@ -140,7 +139,7 @@ export function createTenantService(kernel: Kernel): ServiceImpl<typeof TenantSe
         await apiKeysOf(id, tx.queries).revokeAll(now);
         await usersOf(id, tx.queries).deleteAll();
         await tenantStore(tx.queries).update(id, { deleted_at: now }, now);
-        await emit(tx, "deleted", present);
+        await emit(tx, "tenant.deleted", present);
         return {};
       });
     },

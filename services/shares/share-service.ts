@@ -165,7 +165,7 @@ export function createShareService(
       try {
         const topic = await kernel.topics.join("share", found.tenantId, shareCode);
         if (!topic) throw fail("SHARE_NOT_FOUND");
-        const suspended = kernel.standing.signal(found.tenantId);
+        const suspended = kernel.standing.suspended(found.tenantId);
         const signal = AbortSignal.any([context.signal, viewer.ended, suspended]);
         yield* topic.follow({ afterSequence, slot, signal });
         kernel.standing.demand(found.tenantId);

@@ -200,7 +200,7 @@ export declare const GetApiKeyUsageRequestSchema: GenMessage<GetApiKeyUsageReque
 
 /**
  * Usage of a key. Counted in memory and written every few seconds, so that a crash may lose the
- * last of them.
+ * last of them. The counts of 32 bits stay at 4294967295 when they get there.
  *
  * @generated from message portolan.identity.v1.GetApiKeyUsageResponse
  */
@@ -229,23 +229,23 @@ export declare type GetApiKeyUsageResponse = Message<"portolan.identity.v1.GetAp
   /**
    * Calls in the days asked for.
    *
-   * @generated from field: uint64 total_requests = 4;
+   * @generated from field: uint32 total_requests = 4;
    */
-  totalRequests: bigint;
+  totalRequests: number;
 
   /**
    * Those that succeeded, or are streams that go on.
    *
-   * @generated from field: uint64 success_requests = 5;
+   * @generated from field: uint32 success_requests = 5;
    */
-  successRequests: bigint;
+  successRequests: number;
 
   /**
    * Those that failed, whatever the reason.
    *
-   * @generated from field: uint64 error_requests = 6;
+   * @generated from field: uint32 error_requests = 6;
    */
-  errorRequests: bigint;
+  errorRequests: number;
 
   /**
    * How long a call took on average, in milliseconds; streams are left out. 0 without calls.
@@ -257,9 +257,9 @@ export declare type GetApiKeyUsageResponse = Message<"portolan.identity.v1.GetAp
   /**
    * Calls by RPC, for example `portolan.jobs.v1.JobService/ListJobs`.
    *
-   * @generated from field: map<string, uint64> by_endpoint = 8;
+   * @generated from field: map<string, uint32> by_endpoint = 8;
    */
-  byEndpoint: { [key: string]: bigint };
+  byEndpoint: { [key: string]: number };
 
   /**
    * The days asked for, oldest first; days without calls are left out.
@@ -291,16 +291,16 @@ export declare type ApiKeyUsageDay = Message<"portolan.identity.v1.ApiKeyUsageDa
   /**
    * Calls.
    *
-   * @generated from field: uint64 requests = 2;
+   * @generated from field: uint32 requests = 2;
    */
-  requests: bigint;
+  requests: number;
 
   /**
    * Those that failed.
    *
-   * @generated from field: uint64 errors = 3;
+   * @generated from field: uint32 errors = 3;
    */
-  errors: bigint;
+  errors: number;
 };
 
 /**
@@ -336,7 +336,8 @@ export declare const ApiKeyService: GenService<{
     output: typeof ListApiKeysResponseSchema;
   },
   /**
-   * Revokes a key at once, with every token issued for it. Revoking again changes nothing.
+   * Revokes a key at once, with every token issued for it; live streams of its holder end with
+   * INVALID_TOKEN. Revoking again changes nothing.
    *
    * @generated from rpc portolan.identity.v1.ApiKeyService.RevokeApiKey
    */
