@@ -97,6 +97,19 @@ onEachEngine((database) => {
     },
   );
 
+  it("lets a device register and update its group, and not delete it", async () => {
+    const resources = server.client(ResourceService, secrets.get(Role.DEVICE));
+    const deviceGroupId = "of-a-device";
+    await resources.registerResource({ deviceGroupId, name: "Dock" });
+    await resources.updateResource({ deviceGroupId, name: "Renamed" });
+    const denied = await expectReason(
+      resources.deleteResource({ deviceGroupId }),
+      "INSUFFICIENT_PERMISSIONS",
+    );
+    expect(denied.findDetails(ErrorInfoSchema)[0]?.metadata).toEqual({ permission: "resources:delete" });
+    await server.client(ResourceService, secrets.get(Role.MANAGER)).deleteResource({ deviceGroupId });
+  });
+
   it("shows an administrator of another tenant nothing and lets it change nothing", async () => {
     const { secret } = await server.newKey(Role.ADMIN, { tenantId: "stranger" });
     const mine = <S extends DescService>(service: S) => server.client(service, server.admin);
