@@ -18,6 +18,11 @@ export interface Dialect {
   successStatus?: number;
   /** Wraps the body of unary responses, after `response_body` was taken. */
   envelope?(body: JsonValue, response: Message, method: DescMethod): JsonValue;
+  /**
+   * Whether the envelope says something new in every response, such as the time. The entity tag is then
+   * a weak one, made of what is in the envelope.
+   */
+  envelopeVaries?: boolean;
   /** The body of errors. */
   errorBody?(error: ConnectError, info: { httpStatus: number; requestId: string | undefined }): JsonValue;
   /** The HTTP status of an error, where it is not the one of its code. */

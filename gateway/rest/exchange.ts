@@ -1,10 +1,9 @@
-import { promisify } from "node:util";
-import { brotliCompress, constants, gzip } from "node:zlib";
 import type { JsonValue, Registry } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { chooseCoding, compress, isCompressible } from "./compression.ts";
 import type { Dialect } from "./dialect.ts";
 import { httpStatusOf, retryAfter, statusJson } from "./errors.ts";
-import { preferences, type Request, type Response } from "./http.ts";
+import type { Request, Response } from "./http.ts";
 
 /** What HTTP/1.1 and HTTP/2 responses have in common. */
 interface Sink {
@@ -23,12 +22,6 @@ interface Sink {
 }
 
 const CLIENT_GONE_STATUS = 499;
-const COMPRESS_FROM = 1024;
-const compressors = {
-  br: (data: Buffer) =>
-    promisify(brotliCompress)(data, { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } }) as Promise<Buffer>,
-  gzip: (data: Buffer) => promisify(gzip)(data),
-};
 
 /** Headers that describe the bytes on the wire, which is not for handlers to say. */
 const OWN_HEADERS = new Set([
@@ -102,15 +95,28 @@ export class Exchange {
     this.#sink.setHeader(name, value);
   }
 
+  /** Sets a header that nobody set before. */
+  setDefaultHeader(name: string, value: string): void {
+    if (this.#sink.getHeader(name) === undefined) this.#sink.setHeader(name, value);
+  }
+
+  /** A header of the response so far. */
+  header(name: string): unknown {
+    return this.#sink.getHeader(name);
+  }
+
   /** Says that the response depends on a request header. */
   addVary(name: string): void {
-    const there = this.#sink.getHeader("vary");
-    this.#sink.setHeader("vary", there ? `${there}, ${name}` : name);
+    const there = String(this.#sink.getHeader("vary") ?? "");
+    const names = there.toLowerCase().split(/\s*,\s*/);
+    if (names.includes(name.toLowerCase()) || names.includes("*")) return;
+    this.#sink.setHeader("vary", there === "" ? name : `${there}, ${name}`);
   }
 
   /** Answers without a body. */
   sendEmpty(status: number): void {
     this.#sink.statusCode = status;
+    this.setDefaultHeader("cache-control", "no-store");
     this.#sink.end();
   }
 
@@ -123,18 +129,6 @@ export class Exchange {
     else this.#sink.end(data);
   }
 
-  /** Answers with JSON, compressed if it is large and the client can take it. */
-  async sendJson(status: number, json: JsonValue, contentType = "application/json"): Promise<void> {
-    const data = Buffer.from(JSON.stringify(json));
-    if (data.length < COMPRESS_FROM) return this.sendBytes(status, contentType, data);
-    this.addVary("Accept-Encoding");
-    const coding = chooseCoding(this.req.headers["accept-encoding"]);
-    if (!coding) return this.sendBytes(status, contentType, data);
-    const compressed = await compressors[coding](data);
-    this.#sink.setHeader("content-encoding", coding);
-    this.sendBytes(status, contentType, compressed);
-  }
-
   /** Answers with an error. */
   async sendError(error: ConnectError): Promise<void> {
     this.error = error;
@@ -145,7 +139,14 @@ export class Exchange {
       this.setHeader("www-authenticate", "Bearer");
     const retry = retryAfter(error);
     if (retry !== undefined) this.setHeader("retry-after", String(retry));
-    await this.sendJson(status, this.errorBody(error), error.metadata.get("content-type") ?? undefined);
+    this.setHeader("cache-control", "no-store");
+    const contentType = error.metadata.get("content-type") ?? "application/json";
+    const data = Buffer.from(JSON.stringify(this.errorBody(error)));
+    const isNegotiated = isCompressible(contentType, data.length);
+    if (isNegotiated) this.addVary("Accept-Encoding");
+    const coding = isNegotiated ? chooseCoding(this.req.headers["accept-encoding"]?.toString()) : undefined;
+    if (coding) this.setHeader("content-encoding", coding);
+    this.sendBytes(status, contentType, coding ? await compress(data, coding) : data);
   }
 
   /** The body of an error in the dialect. */
@@ -200,11 +201,4 @@ export class Exchange {
     if (stream) stream.close(HTTP2_INTERNAL_ERROR);
     else this.#sink.destroy();
   }
-}
-
-function chooseCoding(header: string | string[] | undefined): keyof typeof compressors | undefined {
-  const accepted = preferences(typeof header === "string" ? header : undefined).filter((c) => c.weight > 0);
-  const best = accepted[0]?.weight;
-  const names = accepted.filter((c) => c.weight === best).map((c) => c.name);
-  return names.includes("br") ? "br" : names.includes("gzip") || names.includes("*") ? "gzip" : undefined;
 }

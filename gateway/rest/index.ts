@@ -1,31 +1,15 @@
-import type { DescMethod, Message, Registry } from "@bufbuild/protobuf";
-import {
-  Code,
-  ConnectError,
-  type ContextValues,
-  createHandlerContext,
-  type HandlerContext,
-} from "@connectrpc/connect";
+import type { DescMethod, Message, MessageInitShape, Registry } from "@bufbuild/protobuf";
+import type { ConnectError, ContextValues, HandlerContext } from "@connectrpc/connect";
+import type { HttpSchema } from "#gen/google/api/http_pb.js";
 import { Binding } from "./binding.ts";
-import { BodyReader } from "./body.ts";
+import { Call } from "./call.ts";
 import type { Dialect } from "./dialect.ts";
-import { type RefusalError, Refusals, toConnectError } from "./errors.ts";
+import { type RefusalError, Refusals } from "./errors.ts";
 import { Exchange } from "./exchange.ts";
-import { isHttpBody } from "./fields.ts";
-import {
-  methodOf,
-  plainHeaders,
-  type Request,
-  type Response,
-  splitTarget,
-  timeoutOf,
-  urlOf,
-} from "./http.ts";
-import { type Parameter, parseQuery } from "./query.ts";
-import { type Capture, Router } from "./router.ts";
-import { nameOf, rulesOf } from "./rules.ts";
+import { methodOf, type Request, type Response, splitTarget } from "./http.ts";
+import { Router } from "./router.ts";
+import { nameOf, type Rule, rulesOf, ServiceConfig } from "./rules.ts";
 import { Spelling } from "./spelling.ts";
-import { httpBodyOf, sendStream } from "./stream.ts";
 import { parseTemplate } from "./template.ts";
 
 export type { Dialect } from "./dialect.ts";
@@ -37,6 +21,8 @@ export {
   refusalError,
   statusJson,
 } from "./errors.ts";
+
+export { type Rendered, type RenderOptions, render } from "./render.ts";
 export { type Rule, rulesOf } from "./rules.ts";
 export { Spelling } from "./spelling.ts";
 export { parseTemplate, type Template } from "./template.ts";
@@ -52,8 +38,13 @@ export interface RestEndpoint {
 
 /** What a transcoder is made of. */
 export interface TranscoderOptions {
-  /** Those without a `google.api.http` annotation are passed over. */
+  /** Those without a `google.api.http` annotation or a rule in `http` are passed over. */
   endpoints: Iterable<RestEndpoint>;
+  /**
+   * A service configuration: rules that override the annotations of the methods they select, and
+   * `fully_decode_reserved_expansion`. Each selector must select a method.
+   */
+  http?: MessageInitShape<typeof HttpSchema>;
   /** For `google.protobuf.Any` and for error details that came as bytes. */
   registry?: Registry;
   /** Called once per method, when the transcoder is made. */
@@ -71,9 +62,16 @@ export interface TranscoderOptions {
   credentialQueryParameters?: readonly string[];
   /** Query parameters passed over where they are not fields of the request. */
   ignoreQueryParameters?: readonly string[];
+  /** Whether a route passes over all query parameters it does not know, rather than refuse them. */
+  ignoreUnknownQuery?(rule: Rule): boolean;
+  /** How long a stream of server-sent events is silent before a comment is sent; 15 s if not given, 0 for never. */
+  keepAliveMs?: number;
   /** Makes the errors of requests that were refused before a handler was called. */
   error?: RefusalError;
-  /** Called once for every request that was answered, after the response was written. */
+  /**
+   * Called once for every request that was answered, after the response was written. What a handler threw
+   * that is no `ConnectError` is the error's `cause`.
+   */
   onDone?(info: { method?: DescMethod; status: number; req: Request; error?: ConnectError }): void;
 }
 
@@ -87,10 +85,6 @@ export interface Transcoder {
   readonly routes: readonly { httpMethod: string; template: string; method: DescMethod }[];
 }
 
-const DEFAULT_MAX_BODY_BYTES = 4 * 1024 * 1024;
-/** One object for all calls: a reason made per call costs a tenth of a small call. */
-const CALL_IS_OVER = new ConnectError("the call is over", Code.Canceled);
-
 interface Route {
   readonly endpoint: RestEndpoint;
   readonly binding: Binding;
@@ -98,7 +92,7 @@ interface Route {
 
 /**
  * Makes a transcoder for the `google.api.http` annotations of methods. Throws if an annotation is not
- * valid or two of them would answer the same requests.
+ * valid, two of them would answer the same requests, or a selector selects nothing.
  */
 export function createTranscoder(options: TranscoderOptions): Transcoder {
   const refusals = new Refusals(options.error);
@@ -106,17 +100,23 @@ export function createTranscoder(options: TranscoderOptions): Transcoder {
   const routes: { httpMethod: string; template: string; method: DescMethod }[] = [];
   const spellings = new Map<Dialect, Spelling>();
   const plain: Dialect = {};
+  const config = new ServiceConfig(options.http ?? {});
+  const endpoints = [...options.endpoints];
+  config.requireUse(endpoints.map(({ method }) => method));
 
-  for (const endpoint of options.endpoints) {
+  for (const endpoint of endpoints) {
     const { method } = endpoint;
-    const rules = rulesOf(method);
+    const rules = rulesOf(method, config.ruleFor(method));
     if (rules.length === 0) continue;
     const dialect = options.dialect?.(method) ?? plain;
     const spelling = spellings.get(dialect) ?? new Spelling(dialect, options.registry);
     spellings.set(dialect, spelling);
     for (const rule of rules) {
       const template = parseTemplate(rule.template);
-      const binding = new Binding(rule, template, spelling, refusals);
+      const binding = new Binding(rule, template, spelling, refusals, {
+        fullyDecode: options.http?.fullyDecodeReservedExpansion ?? false,
+        ignoreUnknownQuery: options.ignoreUnknownQuery?.(rule) ?? false,
+      });
       router.add(rule.httpMethod, template, nameOf(method), { endpoint, binding });
       routes.push({ httpMethod: rule.httpMethod, template: rule.template, method });
     }
@@ -164,205 +164,4 @@ export function createTranscoder(options: TranscoderOptions): Transcoder {
         .then(() => done(exchange));
     },
   };
-}
-
-/** One call of a method by a request. */
-class Call {
-  readonly #options: TranscoderOptions;
-  readonly #refusals: Refusals;
-  readonly #exchange: Exchange;
-  readonly #binding: Binding;
-  readonly #endpoint: RestEndpoint;
-
-  constructor(
-    options: TranscoderOptions,
-    refusals: Refusals,
-    exchange: Exchange,
-    binding: Binding,
-    endpoint: RestEndpoint,
-  ) {
-    this.#options = options;
-    this.#refusals = refusals;
-    this.#exchange = exchange;
-    this.#binding = binding;
-    this.#endpoint = endpoint;
-  }
-
-  /** Never rejects: whatever goes wrong is answered. */
-  async run(httpMethod: string, captures: readonly Capture[], rawQuery: string): Promise<void> {
-    const exchange = this.#exchange;
-    let context: ReturnType<typeof createHandlerContext> | undefined;
-    try {
-      const { parameters, query, credential } = this.#query(rawQuery);
-      context = this.#context(httpMethod, query, credential);
-      const target = this.#binding.target(captures, parameters);
-      const input = await this.#input(target);
-      if (this.#isStreamOut) {
-        const { rule, spelling } = this.#binding;
-        const messages = this.#endpoint.invoke(input, context) as AsyncIterable<Message>;
-        const { responseBody, method } = rule;
-        await sendStream({ exchange, context, messages, output: method.output, responseBody, spelling });
-      } else {
-        const response = this.#endpoint.invoke(input, context) as Promise<Message>;
-        await this.#sendUnary(await orAborted(response, context), context);
-      }
-    } catch (reason) {
-      await this.#fail(reason, context);
-    } finally {
-      context?.abort(CALL_IS_OVER);
-    }
-  }
-
-  get #isStreamOut(): boolean {
-    const { methodKind } = this.#endpoint.method;
-    return methodKind === "server_streaming" || methodKind === "bidi_streaming";
-  }
-
-  get #isStreamIn(): boolean {
-    const { methodKind } = this.#endpoint.method;
-    return methodKind === "client_streaming" || methodKind === "bidi_streaming";
-  }
-
-  async #fail(reason: unknown, context: HandlerContext | undefined): Promise<void> {
-    const exchange = this.#exchange;
-    const error = toConnectError(reason);
-    exchange.error = error;
-    if (exchange.headersSent) {
-      if (!exchange.isOver) exchange.breakOff();
-      return;
-    }
-    // What is left of the body must not hold up the connection.
-    exchange.req.resume();
-    if (context) exchange.addHeaders(context.responseHeader);
-    await exchange.sendError(error);
-  }
-
-  /** Takes out of the query what is not for the message. */
-  #query(raw: string): { parameters: Parameter[]; query: string; credential: string | undefined } {
-    const { credentialQueryParameters = [], ignoreQueryParameters = [] } = this.#options;
-    let all: Parameter[];
-    try {
-      all = parseQuery(raw);
-    } catch {
-      const message = "the query is not percent-encoded UTF-8";
-      throw this.#refusals.of("bad-encoding", message);
-    }
-    const isField = (name: string) => this.#binding.isParameter(name);
-    const takesCredential = this.#endpoint.method.methodKind === "server_streaming";
-    const isCredential = ([name]: Parameter) =>
-      takesCredential && credentialQueryParameters.includes(name) && !isField(name);
-    const isIgnored = ([name]: Parameter) => ignoreQueryParameters.includes(name) && !isField(name);
-
-    const credential = all.find(isCredential);
-    return {
-      parameters: all.filter((p) => !isCredential(p) && !isIgnored(p)),
-      // A secret must not reach whoever logs the URL.
-      query: credential
-        ? raw
-            .split("&")
-            .filter((pair) => !parseQuery(pair).some(isCredential))
-            .join("&")
-        : raw,
-      credential: credential?.[1],
-    };
-  }
-
-  #context(httpMethod: string, query: string, credential: string | undefined) {
-    const exchange = this.#exchange;
-    const { req } = exchange;
-    const requestHeader = plainHeaders(req.headers);
-    if (credential !== undefined) requestHeader.authorization ??= `Bearer ${credential}`;
-    const { path } = splitTarget(req.url ?? "/");
-    const timeoutMs = timeoutOf(req.headers);
-    const contextValues = this.#options.contextValues?.(req);
-    return createHandlerContext({
-      service: this.#endpoint.method.parent,
-      method: this.#endpoint.method,
-      protocolName: "rest",
-      requestMethod: httpMethod,
-      url: urlOf(req, query === "" ? path : `${path}?${query}`),
-      requestHeader,
-      requestSignal: exchange.gone,
-      ...(timeoutMs !== undefined && { timeoutMs }),
-      ...(contextValues && { contextValues }),
-    });
-  }
-
-  async #input(target: ReturnType<Binding["target"]>): Promise<Message | AsyncIterable<Message>> {
-    const { req } = this.#exchange;
-    const binding = this.#binding;
-    const maxBytes = this.#options.maxBodyBytes ?? DEFAULT_MAX_BODY_BYTES;
-    const reader = new BodyReader(req, maxBytes, this.#refusals);
-    if (this.#isStreamIn) return messagesOf(binding, target, reader);
-
-    let message: Message;
-    if (!binding.rule.body) {
-      req.resume();
-      message = binding.fromJson(target, undefined);
-    } else if (binding.isRaw) {
-      const data = await reader.bytes();
-      message = binding.fromBytes(target, { contentType: reader.contentType, data });
-    } else message = binding.fromJson(target, await reader.json());
-
-    const lastEventId = req.headers["last-event-id"];
-    if (typeof lastEventId === "string" && lastEventId !== "") binding.resume(message, lastEventId);
-    return message;
-  }
-
-  async #sendUnary(response: Message, context: HandlerContext): Promise<void> {
-    const exchange = this.#exchange;
-    if (exchange.isOver) return;
-    const { rule, spelling } = this.#binding;
-    const { output } = rule.method;
-    const { successStatus = 200, envelope } = spelling.dialect;
-    exchange.addHeaders(context.responseHeader);
-    exchange.addHeaders(context.responseTrailer);
-    if (successStatus === 204) {
-      exchange.sendEmpty(204);
-    } else if (isHttpBody(rule.responseBody?.message ?? output)) {
-      const body = httpBodyOf(response, rule.responseBody);
-      const data = body?.data ?? new Uint8Array();
-      exchange.sendBytes(successStatus, body?.contentType || "application/octet-stream", data);
-    } else {
-      const json = rule.responseBody
-        ? spelling.writeField(output, response, rule.responseBody)
-        : spelling.write(output, response);
-      const body = envelope ? envelope.call(spelling.dialect, json, response, rule.method) : json;
-      await exchange.sendJson(successStatus, body);
-    }
-  }
-}
-
-/** The messages of a request stream, each with what the path and the query say. */
-async function* messagesOf(
-  binding: Binding,
-  target: ReturnType<Binding["target"]>,
-  reader: BodyReader,
-): AsyncGenerator<Message> {
-  if (binding.isRaw) {
-    const { contentType } = reader;
-    for await (const data of reader.chunks()) yield binding.fromBytes(target, { contentType, data });
-  } else if (reader.isLines()) {
-    let number = 0;
-    for await (const json of reader.lines()) {
-      number++;
-      yield binding.fromJson(target, json, `message ${number}: `);
-    }
-  } else {
-    const json = await reader.json();
-    const all = json === undefined ? [] : Array.isArray(json) ? json : [json];
-    for (const [i, each] of all.entries()) yield binding.fromJson(target, each, `message ${i + 1}: `);
-  }
-}
-
-/** Settles as the response does, or fails at the deadline if that comes first. */
-function orAborted(response: Promise<Message>, context: HandlerContext): Promise<Message> {
-  if (context.timeoutMs() === undefined) return response;
-  return new Promise((resolve, reject) => {
-    const { signal } = context;
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener("abort", onAbort, { once: true });
-    response.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }
