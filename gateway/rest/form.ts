@@ -1,7 +1,7 @@
 import { type DescField, type JsonValue, ScalarType } from "@bufbuild/protobuf";
 import { base64Encode } from "@bufbuild/protobuf/wire";
 import { isHttpBody, isLeaf } from "./fields.ts";
-import { type Bound, bindParts, leafJson, type Parameter, type Part, WRONG } from "./query.ts";
+import { type Bound, bindParts, leafJson, type Parameter, type Part } from "./query.ts";
 import type { Field, Plan, Spelling } from "./spelling.ts";
 
 /** One file of a form. */
@@ -70,11 +70,13 @@ function textPart(spelling: Spelling, [name, text]: Parameter): Part {
   };
 }
 
+const NO_MESSAGE: JsonValue = [];
+
 function messageJson(spelling: Spelling, { desc }: Field, text: string): JsonValue {
   try {
     const json = JSON.parse(text) as JsonValue;
     return desc.message ? spelling.read(desc.message, json) : json;
   } catch {
-    return WRONG;
+    return NO_MESSAGE;
   }
 }

@@ -159,8 +159,7 @@ function unbindable(field: Field, { mapKey }: Place): string | undefined {
 
 const INTEGER = /^-?\d+$/;
 const NUMBER = /^(?:-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|-?Infinity|NaN)$/;
-/** What no leaf accepts. */
-export const WRONG: JsonValue = {};
+const WRONG: JsonValue = {};
 
 /** The JSON of a value that came as text; text that cannot be one gives JSON that will be refused. */
 export function leafJson(field: Field, text: string): JsonValue {
