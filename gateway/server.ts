@@ -123,7 +123,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     credentialQueryParameters: ["token", "access_token"],
     error: transcodingError,
     onDone: ({ error, status }) => {
-      if (status >= 500) log.warn({ status, err: error?.rawMessage }, "REST call failed");
+      if (status >= 500) log.warn({ status, err: error?.cause ?? error }, "REST call failed");
     },
   });
 

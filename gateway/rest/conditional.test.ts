@@ -24,7 +24,8 @@ beforeAll(async () => {
     },
     Follow: { route: "GET /follow" },
   };
-  const errorStatus = (error: ConnectError) => (error.code === Code.Aborted ? 412 : undefined);
+  const errorStatus = (error: ConnectError, { conditional }: { conditional: boolean }) =>
+    conditional && error.code === Code.Aborted ? 412 : undefined;
   server = await serve(host.transcoder(rules, { dialect: () => ({ errorStatus }) }));
   let calls = 0;
   const envelope = (body: unknown) => ({ body, at: ++calls }) as never;
@@ -192,6 +193,7 @@ describe("If-Match", () => {
       throw new ConnectError("changed", Code.Aborted);
     };
     expect((await patch({ "if-match": '"v6"' })).status).toBe(412);
+    expect((await patch({}, '{"etag":"v6"}')).status).toBe(409);
   });
 });
 

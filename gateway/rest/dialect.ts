@@ -25,6 +25,9 @@ export interface Dialect {
   envelopeVaries?: boolean;
   /** The body of errors. */
   errorBody?(error: ConnectError, info: { httpStatus: number; requestId: string | undefined }): JsonValue;
-  /** The HTTP status of an error, where it is not the one of its code. */
-  errorStatus?(error: ConnectError): number | undefined;
+  /**
+   * The HTTP status of an error, where it is not the one of its code. `conditional` says whether the request
+   * had an `If-Match` header, so that a version that is not the one asked for can be a 412.
+   */
+  errorStatus?(error: ConnectError, info: { conditional: boolean }): number | undefined;
 }

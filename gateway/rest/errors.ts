@@ -108,11 +108,11 @@ const HTTP_STATUS: Record<Code, number> = {
   [Code.Unauthenticated]: 401,
 };
 
-/** The HTTP status of an error in a dialect. */
-export function httpStatusOf(error: ConnectError, dialect: Dialect = {}): number {
+/** The HTTP status of an error in a dialect, for a request with or without `If-Match`. */
+export function httpStatusOf(error: ConnectError, dialect: Dialect = {}, conditional = false): number {
   return (
     refusalStatus.get(error) ??
-    dialect.errorStatus?.(error) ??
+    dialect.errorStatus?.(error, { conditional }) ??
     (HTTP_STATUS[error.code] as number | undefined) ??
     500
   );

@@ -133,7 +133,7 @@ export class Exchange {
   async sendError(error: ConnectError): Promise<void> {
     this.error = error;
     if (this.isOver) return;
-    const status = httpStatusOf(error, this.#dialect);
+    const status = this.#statusOf(error);
     this.addHeaders(error.metadata);
     if (status === 401 && !this.#sink.getHeader("www-authenticate"))
       this.setHeader("www-authenticate", "Bearer");
@@ -149,13 +149,17 @@ export class Exchange {
     this.sendBytes(status, contentType, coding ? await compress(data, coding) : data);
   }
 
+  #statusOf(error: ConnectError): number {
+    return httpStatusOf(error, this.#dialect, this.req.headers["if-match"] !== undefined);
+  }
+
   /** The body of an error in the dialect. */
   errorBody(error: ConnectError): JsonValue {
     if (!this.#dialect.errorBody) return statusJson(error, this.#registry);
     const requestId = this.#sink.getHeader("x-request-id") ?? this.req.headers["x-request-id"];
     try {
       return this.#dialect.errorBody(error, {
-        httpStatus: httpStatusOf(error, this.#dialect),
+        httpStatus: this.#statusOf(error),
         requestId: typeof requestId === "string" ? requestId : undefined,
       });
     } catch {
