@@ -1,6 +1,6 @@
 import type { JsonValue, Registry } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { chooseCoding, compress, isCompressible } from "./compression.ts";
+import { type Coding, chooseCoding, compress, isCompressible } from "./compression.ts";
 import type { Dialect } from "./dialect.ts";
 import { httpStatusOf, retryAfter, statusJson } from "./errors.ts";
 import type { Request, Response } from "./http.ts";
@@ -68,6 +68,11 @@ export class Exchange {
     return this.#headOnly;
   }
 
+  /** Whether the client may keep the answer and ask for it under conditions. */
+  get isRead(): boolean {
+    return this.req.method === "GET" || this.#headOnly;
+  }
+
   get headersSent(): boolean {
     return this.#sink.headersSent;
   }
@@ -129,6 +134,33 @@ export class Exchange {
     else this.#sink.end(data);
   }
 
+  /** Answers with JSON that is not to be kept, compressed if it is large and the client can take it. */
+  async sendJson(status: number, json: JsonValue, contentType = "application/json"): Promise<void> {
+    const data = Buffer.from(JSON.stringify(json));
+    this.setDefaultHeader("cache-control", "no-store");
+    await this.sendCoded(status, contentType, data, this.chooseCoding(contentType, data.length));
+  }
+
+  /** Answers with a body in a content coding. */
+  async sendCoded(
+    status: number,
+    contentType: string,
+    data: Uint8Array,
+    coding: Coding | undefined,
+  ): Promise<void> {
+    if (!coding) return this.sendBytes(status, contentType, data);
+    const compressed = await compress(data, coding);
+    this.#sink.setHeader("content-encoding", coding);
+    this.sendBytes(status, contentType, compressed);
+  }
+
+  /** The coding for a body, by what the client takes; says so in `Vary`. */
+  chooseCoding(contentType: string, size: number): Coding | undefined {
+    if (!isCompressible(contentType, size)) return undefined;
+    this.addVary("Accept-Encoding");
+    return chooseCoding(this.req.headers["accept-encoding"]?.toString());
+  }
+
   /** Answers with an error. */
   async sendError(error: ConnectError): Promise<void> {
     this.error = error;
@@ -140,13 +172,7 @@ export class Exchange {
     const retry = retryAfter(error);
     if (retry !== undefined) this.setHeader("retry-after", String(retry));
     this.setHeader("cache-control", "no-store");
-    const contentType = error.metadata.get("content-type") ?? "application/json";
-    const data = Buffer.from(JSON.stringify(this.errorBody(error)));
-    const isNegotiated = isCompressible(contentType, data.length);
-    if (isNegotiated) this.addVary("Accept-Encoding");
-    const coding = isNegotiated ? chooseCoding(this.req.headers["accept-encoding"]?.toString()) : undefined;
-    if (coding) this.setHeader("content-encoding", coding);
-    this.sendBytes(status, contentType, coding ? await compress(data, coding) : data);
+    await this.sendJson(status, this.errorBody(error), error.metadata.get("content-type") ?? undefined);
   }
 
   #statusOf(error: ConnectError): number {

@@ -1,4 +1,3 @@
-import { chooseCoding, compress, isCompressible } from "./compression.ts";
 import {
   digestOf,
   hasTag,
@@ -38,14 +37,11 @@ export async function sendRepresentation(
 ): Promise<void> {
   const { status, contentType, data, takesRanges = false } = representation;
   const { method, headers } = exchange.req;
-  const isRead = status === 200 && (method === "GET" || method === "HEAD");
-  const wantsPart = isRead && takesRanges && method === "GET" && headers.range !== undefined;
-
-  const isNegotiated = isCompressible(contentType, data.length);
-  if (isNegotiated) exchange.addVary("Accept-Encoding");
+  const isRead = status === 200 && exchange.isRead;
   // A range is one of the bytes as they are.
-  const coding =
-    isNegotiated && !wantsPart ? chooseCoding(headers["accept-encoding"]?.toString()) : undefined;
+  const wantsPart = isRead && takesRanges && method === "GET" && headers.range !== undefined;
+  const accepted = exchange.chooseCoding(contentType, data.length);
+  const coding = wantsPart ? undefined : accepted;
 
   let range: Range | undefined;
   if (isRead) {
@@ -72,11 +68,7 @@ export async function sendRepresentation(
     exchange.setHeader("content-range", `bytes ${range.first}-${range.last}/${data.length}`);
     return exchange.sendBytes(206, contentType, data.subarray(range.first, range.last + 1));
   }
-  if (coding) {
-    exchange.setHeader("content-encoding", coding);
-    return exchange.sendBytes(status, contentType, await compress(data, coding));
-  }
-  exchange.sendBytes(status, contentType, data);
+  await exchange.sendCoded(status, contentType, data, coding);
 }
 
 /** The handler's own tag, else that of the resource, else that of the bytes. */
