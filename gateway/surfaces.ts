@@ -84,8 +84,10 @@ const statuses: Partial<Record<Reason, number>> = {
   UNKNOWN_METHOD: 404,
 };
 
-const errorStatus = (error: ConnectError): number | undefined => {
+const errorStatus: NonNullable<Dialect["errorStatus"]> = (error, { conditional }) => {
   const reason = reasonOf(error);
+  // The version came as a condition of HTTP, which has a status of its own for that.
+  if (conditional && reason === "CONCURRENT_UPDATE") return 412;
   return reason && statuses[reason];
 };
 
