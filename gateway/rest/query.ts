@@ -194,6 +194,9 @@ function messageJson(field: Field, text: string): JsonValue {
     }
     case "google.protobuf.FieldMask":
       return maskText(text);
+    case "google.protobuf.Timestamp":
+      // As with base64: the plus sign of an offset that was not escaped.
+      return text.replace(" ", "+");
     case undefined:
       return text === "null" || text === "NULL_VALUE" ? null : WRONG;
     default:

@@ -194,6 +194,12 @@ const rows: Record<string, Row[]> = {
     ["base64", get("/v1"), "GET /v1?blob=%2B%2F8%3D", { blob: "+/8=" }],
     ["base64url", get("/v1"), "GET /v1?blob=-_8", { blob: "+/8=" }],
     ["a time", get("/v1"), "GET /v1?at=2026-01-31T12:00:00%2B02:00", { at: "2026-01-31T10:00:00Z" }],
+    [
+      "an offset that was not escaped",
+      get("/v1"),
+      "GET /v1?at=2026-01-31T12:00:00+02:00",
+      { at: "2026-01-31T10:00:00Z" },
+    ],
     ["a duration", get("/v1"), "GET /v1?lasts=-1.5s", { lasts: "-1.500s" }],
     ["a duration in other words", get("/v1"), "GET /v1?lasts=1m", 400],
     ["a mask", get("/v1"), "GET /v1?mask=messageId,sub.deep", { mask: "messageId,sub.deep" }],

@@ -1,5 +1,6 @@
 import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import net, { type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createValidator } from "@bufbuild/protovalidate";
@@ -225,6 +226,15 @@ describe("says precisely what is wrong", () => {
     expect([await mock.ended, mock.out()]).toEqual([code, ""]);
     expect(mock.err()).toContain(message);
     expect(mock.err()).not.toMatch(/^\s+at /m);
+  });
+
+  test("a port that is taken", async () => {
+    const other = net.createServer();
+    await new Promise<void>((resolve) => other.listen(0, "127.0.0.1", resolve));
+    const { port } = other.address() as AddressInfo;
+    const mock = run("--descriptors", voyages, "--port", String(port));
+    expect([await mock.ended, mock.err()]).toEqual([1, "the port is taken: choose another with --port\n"]);
+    other.close();
   });
 
   const builds: [string, string, string][] = [
