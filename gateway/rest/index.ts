@@ -38,7 +38,6 @@ export {
   refusalError,
   statusJson,
 } from "./errors.ts";
-
 export { type Rendered, type RenderOptions, render } from "./render.ts";
 export { type Rule, rulesOf } from "./rules.ts";
 export { Spelling } from "./spelling.ts";
@@ -62,6 +61,10 @@ export interface TranscoderOptions {
    * `fully_decode_reserved_expansion`. Each selector must select a method.
    */
   http?: MessageInitShape<typeof HttpSchema>;
+  /** Whether a route passes over all query parameters it does not know, rather than refuse them. */
+  ignoreUnknownQuery?(rule: Rule): boolean;
+  /** How long a stream of server-sent events is silent before a comment is sent; 15 s if not given, 0 for never. */
+  keepAliveMs?: number;
   /** For `google.protobuf.Any` and for error details that came as bytes. */
   registry?: Registry;
   /** Called once per method, when the transcoder is made. */
@@ -79,16 +82,9 @@ export interface TranscoderOptions {
   credentialQueryParameters?: readonly string[];
   /** Query parameters passed over where they are not fields of the request. */
   ignoreQueryParameters?: readonly string[];
-  /** Whether a route passes over all query parameters it does not know, rather than refuse them. */
-  ignoreUnknownQuery?(rule: Rule): boolean;
-  /** How long a stream of server-sent events is silent before a comment is sent; 15 s if not given, 0 for never. */
-  keepAliveMs?: number;
   /** Makes the errors of requests that were refused before a handler was called. */
   error?: RefusalError;
-  /**
-   * Called once for every request that was answered, after the response was written. What a handler threw
-   * that is no `ConnectError` is the error's `cause`.
-   */
+  /** Called once for every request that was answered, after the response was written. */
   onDone?(info: { method?: DescMethod; status: number; req: Request; error?: ConnectError }): void;
 }
 
