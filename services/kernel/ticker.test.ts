@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { createLiveCounts } from "./live-counts.ts";
 import { createTicker, slotCount, type Ticker } from "./ticker.ts";
 
 let ticker: Ticker;
@@ -74,4 +75,18 @@ it("fires a slot once after a stall, however long, and then keeps time again", (
   vi.spyOn(performance, "now").mockImplementation(() => stalled);
   vi.advanceTimersToNextTimer();
   expect(times).toEqual([stalled]);
+});
+
+it("counts who is woken, and who more than 100 ms after the slot", () => {
+  const counts = createLiveCounts();
+  const counted = createTicker(counts);
+  counted.wait(30, () => {});
+  vi.advanceTimersByTime(1_000);
+  expect(counts).toMatchObject({ ticks: 1, lateTicks: 0 });
+  counted.wait(30, () => {});
+  // A stall: the clock goes on and the timer is late for it.
+  const now = performance.now() + 700;
+  vi.spyOn(performance, "now").mockImplementation(() => now);
+  vi.advanceTimersToNextTimer();
+  expect(counts).toMatchObject({ ticks: 2, lateTicks: 1 });
 });

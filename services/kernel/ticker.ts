@@ -1,3 +1,5 @@
+import { createLiveCounts, lateMs } from "./live-counts.ts";
+
 /** Slots in a second. A connection is written in its own slot, once a second. */
 export const slotCount = 100;
 
@@ -10,7 +12,7 @@ export interface Ticker {
 }
 
 /** A ticker on the process's monotonic clock. After a stall each missed slot fires once. */
-export function createTicker(): Ticker {
+export function createTicker(counts = createLiveCounts()): Ticker {
   const slots: Set<() => void>[] = Array.from({ length: slotCount }, () => new Set());
   let waiting = 0;
   let timer: NodeJS.Timeout | undefined;
@@ -27,6 +29,8 @@ export function createTicker(): Ticker {
       const due = slots[position % slotCount] as Set<() => void>;
       if (due.size === 0) continue;
       slots[position % slotCount] = new Set();
+      counts.ticks += due.size;
+      if ((until - position) * slotMs > lateMs) counts.lateTicks += due.size;
       for (const wake of due) {
         due.delete(wake);
         waiting -= 1;

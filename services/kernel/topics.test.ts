@@ -1,6 +1,7 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { beforeEach, describe, expect, it } from "vitest";
 import { TrackKind, type TrackUpdate, TrackUpdateSchema } from "#gen/portolan/common/v1/track_pb.js";
+import { createLiveCounts, type LiveCounts } from "./live-counts.ts";
 import type { Ticker } from "./ticker.ts";
 import { createEnd, createTopics, type Subject, type Topics, type TrackState } from "./topics.ts";
 
@@ -28,6 +29,7 @@ const second = 1_000_000n;
 let now: number;
 let hand: ReturnType<typeof createHandTicker>;
 let topics: Topics;
+let counts: LiveCounts;
 let sequence: bigint;
 let progress: number;
 let end: ReturnType<typeof createEnd>;
@@ -45,7 +47,8 @@ const change = (to: number) => {
 beforeEach(() => {
   now = 1_700_000_000_000;
   hand = createHandTicker();
-  topics = createTopics(hand.ticker, () => now);
+  counts = createLiveCounts();
+  topics = createTopics(hand.ticker, () => now, counts);
   [recorded, opened, closed] = [[], 0, 0];
   end = createEnd();
   change(0);
@@ -150,6 +153,16 @@ describe("following", () => {
       expect((await coming)?.progress).toBe(to);
     }
     expect((await slow.later())?.progress).toBe(3);
+  });
+
+  it("counts the frames that a slow follower misses, and none of one that keeps up", async () => {
+    const follower = await follow();
+    await follower.next();
+    for (let round = 0; round < 3; round++) await follower.later();
+    expect(counts.droppedFrames).toBe(0);
+    now += 3_500;
+    await follower.later();
+    expect(counts.droppedFrames).toBe(3);
   });
 
   it("gives all followers the same frame, so that it is encoded once", async () => {

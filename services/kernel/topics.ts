@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { TrackKind, type TrackUpdate, TrackUpdateSchema } from "#gen/portolan/common/v1/track_pb.js";
+import { createLiveCounts } from "./live-counts.ts";
 import { timeOfSequence } from "./sequence.ts";
 import type { Ticker } from "./ticker.ts";
 
@@ -71,8 +72,11 @@ export interface Topic {
 
 const oneSecond = 1_000_000n;
 
-/** Topics that are woken by `ticker` and read the time from `nowMs`. */
-export function createTopics(ticker: Ticker, nowMs: () => number): Topics {
+/** How often a topic has a frame for a follower, in milliseconds. */
+const frameMs = 1000;
+
+/** Topics that are woken by `ticker`, read the time from `nowMs`, and count what slow followers miss. */
+export function createTopics(ticker: Ticker, nowMs: () => number, counts = createLiveCounts()): Topics {
   const openers = new Map<string, { open: OpenSubject; idPrefix: string | undefined }>();
   const live = new Map<string, Promise<SharedTopic | undefined>>();
   const closing = new AbortController();
@@ -154,7 +158,9 @@ export function createTopics(ticker: Ticker, nowMs: () => number): Topics {
           yield { ...frame, kind: TrackKind.RECONNECT };
           return;
         }
+        const givenAt = nowMs();
         yield frame;
+        counts.droppedFrames += Math.max(0, Math.floor((nowMs() - givenAt) / frameMs));
         if (!topic.subject.ended()) await pause(topic, options);
       }
     } finally {
