@@ -8,7 +8,7 @@ import type { Request } from "./connect/lane.ts";
 const slotStep = 37;
 
 /** Makes the CallInfo of each request: its id, origin, and the slot of its connection. */
-export function createCallContexts(): (request: Request) => ContextValues {
+export function createCallContexts(): (request: Request, route?: string) => ContextValues {
   const slots = new WeakMap<object, number>();
   let connections = 0;
   const slotOf = (connection: object): number => {
@@ -19,12 +19,13 @@ export function createCallContexts(): (request: Request) => ContextValues {
     }
     return slot;
   };
-  return (request) => {
+  return (request, route) => {
     const connection = "stream" in request ? (request.stream.session ?? request.stream) : request.socket;
     return createContextValues().set(callInfo, {
       requestId: requestIdOf(request),
       remoteAddress: request.socket?.remoteAddress ?? "",
       slot: slotOf(connection),
+      ...(route !== undefined && { route }),
     });
   };
 }

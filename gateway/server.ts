@@ -15,6 +15,7 @@ import type { Config } from "#kernel/config.ts";
 import { type Database, openPostgres, openSqlite } from "#kernel/database.ts";
 import { createBus, eventMigrations } from "#kernel/events.ts";
 import { createTransactions, type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
+import { createLiveCounts } from "#kernel/live-counts.ts";
 import { migrate } from "#kernel/migrate.ts";
 import { createPresence } from "#kernel/presence.ts";
 import { pruneReplays, replayMigrations } from "#kernel/replay.ts";
@@ -33,7 +34,15 @@ import { createGate } from "./gate/gate.ts";
 import { permissionsByRole } from "./gate/policy.ts";
 import { createHealth } from "./health.ts";
 import { listen } from "./listener.ts";
+import { createAccessLog } from "./observe/access-log.ts";
+import { createMetricsPage } from "./observe/metrics.ts";
+import { createObserver, refusalOf } from "./observe/observer.ts";
+import { wantsTraces } from "./observe/otel-env.ts";
+import { redactor } from "./observe/redact.ts";
+import { Tallies } from "./observe/tally.ts";
+import { createPages } from "./pages.ts";
 import { createPeers } from "./peers.ts";
+import { createProbes, databaseCheck } from "./probes.ts";
 import { createReflection } from "./reflection.ts";
 import { createTranscoder } from "./rest/index.ts";
 import { dialectOf, dialectOfPath, transcodingError } from "./surfaces.ts";
@@ -87,9 +96,21 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   modules.unshift(identity.module);
   const adminKey = await openAdminKey(kernel, config);
 
+  redactor.hideFieldsOf(services);
+  for (const secret of [adminKey, config.metrics.token]) redactor.hideValue(secret);
+  const tracing = wantsTraces(config.otel)
+    ? (await import("./observe/tracing.ts")).startTracing(config.otel, log)
+    : undefined;
+  const tallies = new Tallies();
+  const observer = createObserver(tallies, [
+    // First, so that the line of a call can name its trace.
+    ...(tracing ? [tracing] : []),
+    createAccessLog(log, config.accessLog),
+  ]);
   const gate = createGate({
     database,
     log,
+    observer,
     authenticator: identity.authenticator,
     standing: kernel.standing,
     usage: identity.usage,
@@ -111,6 +132,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
       serve(ReflectionV1alpha, reflection.v1alpha),
     ],
     contextValues,
+    observer,
     log,
   });
   const rest = createTranscoder({
@@ -122,22 +144,23 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     contextValues,
     credentialQueryParameters: ["token", "access_token"],
     error: transcodingError,
-    onDone: ({ error, status }) => {
-      if (status >= 500) log.warn({ status, err: error?.cause ?? error }, "REST call failed");
+    onDone: ({ error, method, req }) => {
+      if (error) observer.refuse(refusalOf(req, "rest", error, method));
     },
   });
 
-  let ready = false;
-  const probes: Record<string, () => number> = {
-    "/healthz": () => 200,
-    "/readyz": () => (ready ? 200 : 503),
-  };
+  let state: "starting" | "ok" | "draining" = "starting";
+  const metrics = createMetricsPage(config.metrics, tallies, kernel.counts);
+  const pages = createPages({
+    ...createProbes({ server: () => state, database: databaseCheck(database) }),
+    ...(metrics && { "/metrics": metrics }),
+  });
 
   async function handle(request: Request, response: Response): Promise<void> {
     const path = request.url?.split("?", 1)[0] ?? "/";
     response.setHeader("x-request-id", requestIdOf(request));
-    const probe = probes[path];
-    if (probe) return answerProbe(response, probe());
+    const page = pages.at(path);
+    if (page) return page(request, response);
     if (connect(request, response)) return;
     if (await rest.handle(request, response)) return;
     rest.notFound(request, response);
@@ -162,7 +185,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     throw error;
   });
   url = listener.url;
-  ready = true;
+  state = "ok";
   health.setServing(true);
 
   return {
@@ -170,13 +193,14 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     kernel,
     adminKey,
     async stop() {
-      ready = false;
+      state = "draining";
       health.shutdown();
       kernel.topics.shutdown();
       clearInterval(pruning);
       const stopping = modules.map((module) => module.stop?.());
       await listener.drain(drainMs);
       await Promise.all(stopping);
+      await tracing?.shutdown();
       await database.close();
     },
   };
@@ -190,11 +214,13 @@ function openDatabase(config: Config): Database {
 
 function createKernel(database: Database, peers: ReturnType<typeof createPeers>, log: Logger): Kernel {
   const nowMs = Date.now;
+  const counts = createLiveCounts();
   const bus = createBus((err, event) => log.error({ err, event: event.type }, "a listener failed"));
   return {
     database,
     bus,
-    topics: createTopics(createTicker(), nowMs),
+    topics: createTopics(createTicker(counts), nowMs, counts),
+    counts,
     presence: createPresence(nowMs),
     standing: createStanding(),
     log,
@@ -204,13 +230,6 @@ function createKernel(database: Database, peers: ReturnType<typeof createPeers>,
     peerStream: peers.peerStream,
     ...createTransactions(database, bus),
   };
-}
-
-function answerProbe(response: Response, status: number): void {
-  const body = JSON.stringify({ status: status === 200 ? "ok" : "unavailable" });
-  response.statusCode = status;
-  response.setHeader("content-type", "application/json");
-  response.end(body);
 }
 
 const isMessageSchema = (value: unknown): value is typeof errorDetails.ErrorInfoSchema =>

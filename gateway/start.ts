@@ -1,8 +1,8 @@
-import pino from "pino";
 import { type Config, ConfigError, describeSettings, readConfig } from "#kernel/config.ts";
 import { newSecret } from "#kernel/ids.ts";
 import { ensureKey, sandboxKey } from "#services/identity/index.ts";
 import { banner } from "./banner.ts";
+import { createLog } from "./observe/log.ts";
 import { startSandbox } from "./sandbox/index.ts";
 import { type Server, startServer } from "./server.ts";
 
@@ -14,7 +14,7 @@ if (process.argv.includes("--help") || process.argv.includes("-h")) {
 
 async function main(): Promise<void> {
   const config = settings();
-  const log = pino({ level: config.logLevel }, pino.destination({ fd: 2, sync: true }));
+  const log = createLog(config.logLevel);
   const server = await startServer(config, log).catch((error: NodeJS.ErrnoException) => {
     console.error(`Portolan cannot start: ${error.message}`);
     if (error.code === "EADDRINUSE") console.error(`Set PORT to a free port, or to 0 to take any.`);

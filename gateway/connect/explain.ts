@@ -1,6 +1,10 @@
 import { base64Decode } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import type {
+  UniversalHandler,
+  UniversalServerRequest,
+  UniversalServerResponse,
+} from "@connectrpc/connect/protocol";
 import {
   codeToHttpStatus,
   endStreamFlag,
@@ -13,37 +17,54 @@ import { findTrailerError, setTrailerStatus } from "@connectrpc/connect/protocol
 import { trailerFlag, trailerParse, trailerSerialize } from "@connectrpc/connect/protocol-grpc-web";
 import { RequestInfoSchema } from "#gen/google/rpc/error_details_pb.js";
 import { callInfo } from "#kernel/call.ts";
-import { reasonOf } from "#kernel/errors.ts";
+import { fail, type Reason, reasonOf } from "#kernel/errors.ts";
 import { toFailure } from "../wire-error.ts";
+
+/** Is told of an error that arose before a handler ran. */
+export type OnRefused = (error: ConnectError, request: UniversalServerRequest) => void;
+
+type Explain = (error: ConnectError | undefined) => ConnectError | undefined;
 
 /**
  * Gives errors that arise before a handler runs (bodies that do not decode, broken frames, sizes,
  * codings) the same reason and request id as all others. The protocol library puts them on the
  * wire by itself, so they are read back from the response and written anew.
  */
-export function explainErrors(handler: UniversalHandler): UniversalHandler {
+export function explainErrors(handler: UniversalHandler, onRefused: OnRefused): UniversalHandler {
   const explained = async (request: Parameters<UniversalHandler>[0]): Promise<UniversalServerResponse> => {
     const response = isReadable(request) ? await handler(request) : unreadable();
     const requestId = request.contextValues?.get(callInfo).requestId ?? "";
+    const explain: Explain = (error) => {
+      // An error that has a reason comes through the gate. The library never raises NOT_FOUND: with
+      // that the health service answers for itself, as its contract says.
+      if (!error || reasonOf(error) || error.code === Code.NotFound) return undefined;
+      const explained = toFailure(error);
+      onRefused(explained, request);
+      explained.details.push({ desc: RequestInfoSchema, value: { requestId } });
+      return explained;
+    };
     response.header?.set("x-request-id", requestId);
     const type = response.header?.get("content-type") ?? "";
-    if (response.status !== 200) return explainUnary(response, requestId);
+    if (response.status !== 200) {
+      if (!response.body) onRefused(fail(bare[response.status] ?? "MALFORMED_REQUEST"), request);
+      return explainUnary(response, explain);
+    }
     if (!response.body) return response;
     if (type.startsWith("application/grpc-web")) {
       return {
         ...response,
-        body: lastFrame(response.body, trailerFlag, (data) => webTrailer(data, requestId)),
+        body: lastFrame(response.body, trailerFlag, (data) => webTrailer(data, explain)),
       };
     }
     if (type.startsWith("application/connect+")) {
       return {
         ...response,
-        body: lastFrame(response.body, endStreamFlag, (data) => endStream(data, requestId)),
+        body: lastFrame(response.body, endStreamFlag, (data) => endStream(data, explain)),
       };
     }
     if (type.startsWith("application/grpc") && response.trailer) {
       const { trailer } = response;
-      return { ...response, body: then(response.body, () => setStatus(trailer, requestId)) };
+      return { ...response, body: then(response.body, () => setStatus(trailer, explain)) };
     }
     return response;
   };
@@ -74,21 +95,16 @@ function unreadable(): UniversalServerResponse {
   };
 }
 
-/** The error with a reason, or undefined if it has one already. */
-function explain(error: ConnectError | undefined, requestId: string): ConnectError | undefined {
-  if (!error || reasonOf(error)) return undefined;
-  const explained = toFailure(error);
-  explained.details.push({ desc: RequestInfoSchema, value: { requestId } });
-  return explained;
-}
+/** What an answer without a body means: the protocol library says no more than the status. */
+const bare: Record<number, Reason> = { 405: "METHOD_NOT_ALLOWED", 415: "UNSUPPORTED_MEDIA_TYPE" };
 
-function setStatus(trailer: Headers, requestId: string): boolean {
-  const error = explain(findTrailerError(trailer), requestId);
+function setStatus(trailer: Headers, explain: Explain): boolean {
+  const error = explain(findTrailerError(trailer));
   if (error) setTrailerStatus(trailer, error);
   return error !== undefined;
 }
 
-async function explainUnary(response: UniversalServerResponse, requestId: string) {
+async function explainUnary(response: UniversalServerResponse, explain: Explain) {
   if (!response.body || !response.header?.get("content-type")?.startsWith("application/json"))
     return response;
   const chunks: Uint8Array[] = [];
@@ -97,7 +113,7 @@ async function explainUnary(response: UniversalServerResponse, requestId: string
   let { status } = response;
   if (!response.header.has("content-encoding")) {
     const fallback = new ConnectError("", Code.Unknown);
-    const error = explain(errorFromJsonBytes(bytes, undefined, fallback), requestId);
+    const error = explain(errorFromJsonBytes(bytes, undefined, fallback));
     if (error) {
       bytes = errorToJsonBytes(error, undefined);
       status = codeToHttpStatus(error.code);
@@ -107,14 +123,14 @@ async function explainUnary(response: UniversalServerResponse, requestId: string
   return { ...response, status, body: one(bytes) };
 }
 
-function webTrailer(data: Uint8Array, requestId: string): Uint8Array {
+function webTrailer(data: Uint8Array, explain: Explain): Uint8Array {
   const trailer = trailerParse(data);
-  return setStatus(trailer, requestId) ? trailerSerialize(trailer) : data;
+  return setStatus(trailer, explain) ? trailerSerialize(trailer) : data;
 }
 
-function endStream(data: Uint8Array, requestId: string): Uint8Array {
+function endStream(data: Uint8Array, explain: Explain): Uint8Array {
   const end = endStreamFromJson(data);
-  const error = explain(end.error, requestId);
+  const error = explain(end.error);
   return error ? Buffer.from(JSON.stringify(endStreamToJson(end.metadata, error, undefined))) : data;
 }
 

@@ -15,7 +15,9 @@ import { callInfo } from "#kernel/call.ts";
 import type { Endpoint } from "#kernel/endpoint.ts";
 import { fail } from "#kernel/errors.ts";
 import type { Registration } from "#kernel/kernel.ts";
-import { explainErrors } from "./explain.ts";
+import { requestIdOf } from "../call-context.ts";
+import { type Observer, refusalOf } from "../observe/observer.ts";
+import { explainErrors, type OnRefused } from "./explain.ts";
 
 export type Request = IncomingMessage | Http2ServerRequest;
 export type Response = ServerResponse | Http2ServerResponse;
@@ -31,6 +33,7 @@ export interface ConnectLaneOptions {
   readonly endpoints: readonly Endpoint[];
   readonly ungated: readonly Registration[];
   readonly contextValues: (request: Request) => ContextValues;
+  readonly observer: Observer;
   readonly log: Logger;
 }
 
@@ -38,7 +41,7 @@ export interface ConnectLaneOptions {
  * gRPC, gRPC-Web and Connect by the Connect library.
  * @returns a function that serves a request and tells whether it was one of these
  */
-export function createConnectLane({ endpoints, ungated, contextValues, log }: ConnectLaneOptions) {
+export function createConnectLane({ endpoints, ungated, contextValues, observer, log }: ConnectLaneOptions) {
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
     readMaxBytes: maxMessageBytes,
@@ -48,13 +51,28 @@ export function createConnectLane({ endpoints, ungated, contextValues, log }: Co
   });
   for (const { method, invoke } of endpoints) router.rpc(method, invoke as never);
   for (const { service, handlers } of ungated) router.service(service, handlers as never);
-  const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, explainErrors(handler)]));
+  const handlers = new Map(
+    router.handlers.map((handler) => {
+      const refused: OnRefused = (error, { header, contextValues: values }) =>
+        observer.refuse({
+          protocol: protocolOf(header.get("content-type")),
+          method: handler.method,
+          error,
+          requestId: values?.get(callInfo).requestId ?? "",
+          header: (name) => header.get(name) ?? undefined,
+        });
+      return [handler.requestPath, explainErrors(handler, refused)];
+    }),
+  );
 
   return function serve(request: Request, response: Response): boolean {
     const path = request.url?.split("?", 1)[0] ?? "";
     const handler = handlers.get(path);
     if (!handler) {
-      return refuseUnknown(path, request, response, () => contextValues(request).get(callInfo).requestId);
+      const error = refuseUnknown(path, request, response);
+      const protocol = protocolOf(request.headers["content-type"]);
+      if (error) observer.refuse(refusalOf(request, protocol, error));
+      return error !== undefined;
     }
     discardRest(request);
     const universal = universalRequestFromNodeRequest(request, response, undefined, contextValues(request));
@@ -82,20 +100,24 @@ function discardRest(request: Request): void {
   });
 }
 
-/** Answers a call of a method that does not exist in the protocol's own form; false if it is no call. */
-function refuseUnknown(
-  path: string,
-  request: Request,
-  response: Response,
-  requestIdOf: () => string,
-): boolean {
-  if (!/^\/[\w.]+\/\w+$/.test(path) || !path.includes(".")) return false;
+/** The protocol of a request on the path of a method. */
+function protocolOf(contentType: string | null | undefined): string {
+  const [, isGrpc, isWeb] = /^application\/(grpc)(-web)?/.exec(contentType ?? "") ?? [];
+  return isGrpc ? (isWeb ? "grpc-web" : "grpc") : "connect";
+}
+
+/**
+ * Answers a call of a method that does not exist in the protocol's own form, and returns the error;
+ * undefined if it is no call.
+ */
+function refuseUnknown(path: string, request: Request, response: Response): ConnectError | undefined {
+  if (!/^\/[\w.]+\/\w+$/.test(path) || !path.includes(".")) return undefined;
   const type = request.headers["content-type"] ?? "";
   const isGrpc = type.startsWith("application/grpc");
   const isConnect = request.method === "POST" && /^application\/(json|proto|connect\+)/.test(type);
-  if (!isGrpc && !isConnect) return false;
+  if (!isGrpc && !isConnect) return undefined;
   request.resume();
-  const requestId = requestIdOf();
+  const requestId = requestIdOf(request);
   const error = fail("UNKNOWN_METHOD", { message: `There is no method ${path.slice(1)}` });
   error.details.push({ desc: RequestInfoSchema, value: { requestId } });
   const common = { "x-request-id": requestId };
@@ -108,7 +130,7 @@ function refuseUnknown(
       .writeHead(httpStatusOf(error), { ...common, "content-type": "application/json" })
       .end(errorToJsonBytes(error, undefined));
   }
-  return true;
+  return error;
 }
 
 const httpStatusOf = (error: ConnectError) => (error.code === Code.Unimplemented ? 404 : 500);

@@ -9,6 +9,7 @@ import type { Endpoint } from "#kernel/endpoint.ts";
 import { fail, reasonOf } from "#kernel/errors.ts";
 import type { Registration } from "#kernel/kernel.ts";
 import type { Standing } from "#kernel/standing.ts";
+import type { Observer } from "../observe/observer.ts";
 import { toFailure } from "../wire-error.ts";
 import { createAudit } from "./audit.ts";
 import { type Lease, leaseOf } from "./live.ts";
@@ -42,6 +43,7 @@ export interface Usage {
 export interface GateOptions {
   readonly database: Database;
   readonly log: Logger;
+  readonly observer: Observer;
   readonly authenticator: Authenticator;
   readonly standing: Standing;
   readonly usage: UsageMeter;
@@ -53,9 +55,9 @@ type Handler = (input: unknown, context: HandlerContext) => unknown;
  * Turns handlers into endpoints that every lane calls alike. A call passes, once and in this
  * order: authenticate, authorize, validate, replay; then the handler runs. On the way out it is
  * counted and, if its RPC is audited, it has a row in the audit log. Whatever fails leaves as an
- * error with a reason and the request id.
+ * error with a reason and the request id. The observer sees each call from here, once.
  */
-export function createGate({ database, log, authenticator, standing, usage }: GateOptions) {
+export function createGate({ database, log, observer, authenticator, standing, usage }: GateOptions) {
   const replay = createReplay(database);
   const auditOf = createAudit(database, log);
 
@@ -74,18 +76,12 @@ export function createGate({ database, log, authenticator, standing, usage }: Ga
     }
   }
 
-  function failure(method: DescMethod, context: HandlerContext, thrown: unknown): ConnectError {
+  function failure(context: HandlerContext, thrown: unknown): ConnectError {
     const { requestId } = context.values.get(callInfo);
     let error = toFailure(thrown);
     // What breaks because the client went away is no defect.
     if (reasonOf(error) === "INTERNAL" && context.signal.aborted)
       error = fail("CANCELLED", { cause: thrown });
-    if (reasonOf(error) === "INTERNAL") {
-      log.error(
-        { requestId, method: `${method.parent.typeName}/${method.name}`, err: error.cause },
-        "call failed",
-      );
-    }
     // A failure of a peer has passed the gate already.
     if (error.findDetails(RequestInfoSchema).length === 0) {
       error.details.push({ desc: RequestInfoSchema, value: { requestId } });
@@ -119,6 +115,7 @@ export function createGate({ database, log, authenticator, standing, usage }: Ga
       input: Message | AsyncIterable<Message>,
       context: HandlerContext,
     ): Promise<Message> => {
+      const call = observer.begin(method, context);
       const began = performance.now();
       const done = (error?: ConnectError) => {
         const durationMs = performance.now() - began;
@@ -132,14 +129,17 @@ export function createGate({ database, log, authenticator, standing, usage }: Ga
           ? replay(ready as Message, context, () => run(ready, context))
           : run(ready, context));
         await done();
+        call.end();
         return answer;
       } catch (thrown) {
-        const error = failure(method, context, thrown);
+        const error = failure(context, thrown);
         await done(error);
+        call.end(error);
         throw error;
       }
     };
     const streaming = async function* (input: Message | AsyncIterable<Message>, context: HandlerContext) {
+      const call = observer.begin(method, context);
       let lease: Lease | undefined;
       try {
         audit?.open(input, context);
@@ -148,15 +148,21 @@ export function createGate({ database, log, authenticator, standing, usage }: Ga
         count(method, context, { requests: 1 });
         lease = leaseOf(standing, context);
         const request = takesStream ? lease.bound(ready as AsyncIterable<Message>) : ready;
-        yield* handler(request, lease.context) as AsyncIterable<Message>;
+        for await (const message of handler(request, lease.context) as AsyncIterable<Message>) {
+          call.sent();
+          yield message;
+        }
         const over = lease.over();
         if (over) throw over;
         await audit?.close(context);
       } catch (thrown) {
-        const error = failure(method, context, lease?.over() ?? thrown);
+        const error = failure(context, lease?.over() ?? thrown);
         count(method, context, { ...(!lease && { requests: 1 }), errors: 1 });
         await audit?.close(context, error);
+        call.end(error);
         throw error;
+      } finally {
+        call.end();
       }
     };
     const streams = method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming";

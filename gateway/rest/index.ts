@@ -71,8 +71,8 @@ export interface TranscoderOptions {
   dialect?(method: DescMethod): Dialect;
   /** The limit of a body, or of one message of a stream; 4 MiB if not given. */
   maxBodyBytes?: number;
-  /** Called for every request. */
-  contextValues?(req: Request): ContextValues;
+  /** Called for every request, with the path template of its binding. */
+  contextValues?(req: Request, template: string): ContextValues;
   /** The dialect of 404 and 405, where no method is known. */
   unmatchedDialect?(path: string): Dialect;
   /**
@@ -94,6 +94,8 @@ export interface Transcoder {
   handle(req: Request, res: Response): Promise<boolean>;
   /** Answers 404, or the error given, in the form of `unmatchedDialect`. */
   notFound(req: Request, res: Response, error?: ConnectError): void;
+  /** The HTTP methods of a path, as `Allow` tells them; undefined when no binding has this path. */
+  allow(path: string): readonly string[] | undefined;
   /** The bindings, in the order of the endpoints. */
   readonly routes: readonly { httpMethod: string; template: string; method: DescMethod }[];
 }
@@ -151,6 +153,7 @@ export function createTranscoder(options: TranscoderOptions): Transcoder {
 
   return {
     routes,
+    allow: (path) => router.allow(path),
     async handle(req, res) {
       const { path, query } = splitTarget(req.url ?? "/");
       const httpMethod = methodOf(req);
@@ -299,7 +302,7 @@ class Call {
     if (credential !== undefined) requestHeader.authorization ??= `Bearer ${credential}`;
     const { path } = splitTarget(req.url ?? "/");
     const timeoutMs = timeoutOf(req.headers);
-    const contextValues = this.#options.contextValues?.(req);
+    const contextValues = this.#options.contextValues?.(req, this.#binding.rule.template);
     return createHandlerContext({
       service: this.#endpoint.method.parent,
       method: this.#endpoint.method,

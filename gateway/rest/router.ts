@@ -30,6 +30,7 @@ interface Node<T> {
 }
 
 const ANY_METHOD = "*";
+const everyMethod = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 
 /**
  * Routes raw request paths over templates: a literal before `*` before `**` at every segment, going
@@ -77,6 +78,13 @@ export class Router<T> {
       if (found) return found;
     }
     return this.#search(httpMethod, raw, "");
+  }
+
+  /** The HTTP methods of a path, in the order of `Allow`; undefined if no route has it. */
+  allow(rawPath: string): readonly string[] | undefined {
+    // No request has the empty method, so that only a route for any method can answer it.
+    const found = this.find("", rawPath);
+    return found?.kind === "route" ? everyMethod : found?.allow;
   }
 
   #search(httpMethod: string, raw: readonly string[], verb: string): Found<T> | undefined {

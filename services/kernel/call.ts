@@ -22,16 +22,29 @@ export interface Replay {
   encode(response: unknown): Uint8Array;
 }
 
+/** The W3C trace context of a call: the values of `traceparent` and `tracestate`. */
+export interface TraceContext {
+  readonly traceparent: string;
+  readonly tracestate?: string;
+}
+
+/** The trace id of a trace context, 32 hexadecimal digits. */
+export const traceIdOf = ({ traceparent }: TraceContext): string => traceparent.slice(3, 35);
+
 /** What every handler can learn about its call, whichever protocol it came by. */
 export interface CallInfo {
   readonly requestId: string;
   readonly remoteAddress: string;
   /** Slot of the second in which the call's connection is written, 0 to 99. */
   readonly slot: number;
+  /** Path template of the REST binding the call came by, if it did. */
+  readonly route?: string;
   principal?: Principal;
   replay?: Replay;
   /** There if the RPC is audited. */
   audit?: AuditTrail;
+  /** The span of the call, for calls made on its behalf; unset while traces are off. */
+  trace?: TraceContext;
 }
 
 /** Where lanes put the CallInfo. */

@@ -24,6 +24,10 @@ it("has a default for everything", () => {
     sandbox: true,
     auditDays: 400,
     logLevel: "info",
+    accessLog: false,
+    metrics: { readers: "loopback", token: undefined },
+    corsOrigins: [],
+    otel: {},
     tls: undefined,
   });
 });

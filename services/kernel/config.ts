@@ -6,6 +6,18 @@ const logLevels = ["fatal", "error", "warn", "info", "debug", "trace", "silent"]
 const port = z.coerce.number().int().min(0).max(65535);
 const onOff = z.enum(["on", "off"]).transform((value) => value === "on");
 
+/** The origins of a comma-separated list, as browsers send them. */
+function originsOf(list: string, context: z.RefinementCtx): readonly string[] {
+  const origins = list.split(",").map((origin) => origin.trim());
+  const isOrigin = (text: string) =>
+    URL.canParse(text) && new URL(text).origin === text && !text.includes("*");
+  for (const origin of origins) {
+    if (origin === "*" ? origins.length === 1 : isOrigin(origin)) continue;
+    context.addIssue(`"${origin}" is not an origin such as https://app.example.com`);
+  }
+  return origins;
+}
+
 /** Every setting: its variable, what it means, and how it is read. */
 const settings = {
   PORT: { about: "Port to listen on; 0 takes a free one", schema: port.default(8080) },
@@ -34,6 +46,22 @@ const settings = {
     schema: z.coerce.number().int().min(1).max(36_500).default(400),
   },
   PORTOLAN_LOG_LEVEL: { about: `One of ${logLevels.join(", ")}`, schema: z.enum(logLevels).default("info") },
+  PORTOLAN_ACCESS_LOG: {
+    about: "on logs every call at level info, off at debug; faults of the server always show",
+    schema: onOff.default(false),
+  },
+  PORTOLAN_METRICS: {
+    about: "Who may read /metrics: loopback (this machine), on (everybody) or off",
+    schema: z.enum(["loopback", "on", "off"]).default("loopback"),
+  },
+  PORTOLAN_METRICS_TOKEN: {
+    about: "Bearer token that /metrics asks for, from wherever it is read",
+    schema: z.string().min(8, "must have at least 8 characters").optional(),
+  },
+  PORTOLAN_CORS_ORIGINS: {
+    about: "Origins whose pages may call, separated by commas, or * for all; unset means none",
+    schema: z.string().transform(originsOf).optional(),
+  },
   PORTOLAN_TLS_CERT: {
     about: "PEM file of the certificate chain; with PORTOLAN_TLS_KEY turns TLS on",
     schema: z.string().optional(),
@@ -52,6 +80,16 @@ export interface Config {
   /** How long a row of the audit log is kept, in days. */
   readonly auditDays: number;
   readonly logLevel: (typeof logLevels)[number];
+  /** Whether every call is logged, not only faults. */
+  readonly accessLog: boolean;
+  readonly metrics: {
+    readonly readers: "loopback" | "on" | "off";
+    readonly token: string | undefined;
+  };
+  /** Origins of pages that may call, or `*` alone; empty means none. */
+  readonly corsOrigins: readonly string[];
+  /** The standard variables of OpenTelemetry, `OTEL_…`. */
+  readonly otel: Readonly<Record<string, string>>;
   readonly tls: { readonly cert: Buffer; readonly key: Buffer } | undefined;
 }
 
@@ -101,6 +139,14 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     sandbox: read("PORTOLAN_SANDBOX"),
     auditDays: read("PORTOLAN_AUDIT_DAYS"),
     logLevel: read("PORTOLAN_LOG_LEVEL"),
+    accessLog: read("PORTOLAN_ACCESS_LOG"),
+    metrics: { readers: read("PORTOLAN_METRICS"), token: read("PORTOLAN_METRICS_TOKEN") },
+    corsOrigins: read("PORTOLAN_CORS_ORIGINS") ?? [],
+    otel: Object.fromEntries(
+      Object.entries(env).filter(
+        (entry): entry is [string, string] => entry[0].startsWith("OTEL_") && Boolean(entry[1]),
+      ),
+    ),
     tls: cert && key ? { cert, key } : undefined,
   };
   if (problems.length > 0) throw new ConfigError(problems.join("\n"));
@@ -114,5 +160,7 @@ export function describeSettings(): string {
     const shown = typeof fallback === "boolean" ? (fallback ? "on" : "off") : fallback;
     return `  ${name.padEnd(24)} ${about}${shown === undefined ? "" : ` (default ${shown})`}`;
   });
-  return ["Settings, all environment variables:", ...lines].join("\n");
+  const standard =
+    "  OTEL_…                   The standard variables of OpenTelemetry: an endpoint turns traces on";
+  return ["Settings, all environment variables:", ...lines, standard].join("\n");
 }

@@ -5,6 +5,7 @@ import { auditChanges, type Changes } from "./audit.ts";
 import { callInfo } from "./call.ts";
 import type { Database, Queries } from "./database.ts";
 import { type Bus, createTx, type Tx } from "./events.ts";
+import type { LiveCounts } from "./live-counts.ts";
 import type { Migration } from "./migrate.ts";
 import type { Presence } from "./presence.ts";
 import { storeReplay } from "./replay.ts";
@@ -18,6 +19,7 @@ export interface Kernel {
   readonly topics: Topics;
   readonly presence: Presence;
   readonly standing: Standing;
+  readonly counts: LiveCounts;
   readonly log: Logger;
   /** The time, in Unix milliseconds. */
   readonly nowMs: () => number;
