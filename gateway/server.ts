@@ -30,6 +30,7 @@ import { createStreams } from "#services/streams/index.ts";
 import { openAdminKey } from "./admin-key.ts";
 import { createCallContexts, requestIdOf } from "./call-context.ts";
 import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
+import { createCors } from "./cors.ts";
 import { createGate } from "./gate/gate.ts";
 import { permissionsByRole } from "./gate/policy.ts";
 import { createHealth } from "./health.ts";
@@ -45,6 +46,7 @@ import { createPeers } from "./peers.ts";
 import { createProbes, databaseCheck } from "./probes.ts";
 import { createReflection } from "./reflection.ts";
 import { createTranscoder } from "./rest/index.ts";
+import { setSecurityHeaders } from "./security-headers.ts";
 import { dialectOf, dialectOfPath, transcodingError } from "./surfaces.ts";
 
 /** How long calls in flight may take to finish when the server stops, in milliseconds. */
@@ -155,10 +157,17 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     ...createProbes({ server: () => state, database: databaseCheck(database) }),
     ...(metrics && { "/metrics": metrics }),
   });
+  const cors = createCors({
+    origins: config.corsOrigins,
+    methods: [...services, Health, ReflectionV1, ReflectionV1alpha].flatMap(({ methods }) => methods),
+    allow: (path) => pages.allow(path) ?? rest.allow(path),
+  });
 
   async function handle(request: Request, response: Response): Promise<void> {
     const path = request.url?.split("?", 1)[0] ?? "/";
     response.setHeader("x-request-id", requestIdOf(request));
+    setSecurityHeaders(request, response, config.tls !== undefined);
+    if (cors(path, request, response)) return;
     const page = pages.at(path);
     if (page) return page(request, response);
     if (connect(request, response)) return;
