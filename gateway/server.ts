@@ -29,6 +29,8 @@ import { createStreams } from "#services/streams/index.ts";
 import { openAdminKey } from "./admin-key.ts";
 import { createCallContexts, requestIdOf } from "./call-context.ts";
 import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
+import { createAdmission } from "./gate/admission/index.ts";
+import { createLoad, type Load } from "./gate/admission/load.ts";
 import { createGate } from "./gate/gate.ts";
 import { permissionsByRole } from "./gate/policy.ts";
 import { createHealth } from "./health.ts";
@@ -54,8 +56,12 @@ export interface Server {
   stop(): Promise<void>;
 }
 
-/** Opens the store, brings up every service, and listens. */
-export async function startServer(config: Config, log: Logger): Promise<Server> {
+/** Opens the store, brings up every service, and listens. The load is measured unless given. */
+export async function startServer(
+  config: Config,
+  log: Logger,
+  load: Load = createLoad(config),
+): Promise<Server> {
   const database = openDatabase(config);
   const peers = createPeers();
   const kernel = createKernel(database, peers, log);
@@ -87,10 +93,12 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   modules.unshift(identity.module);
   const adminKey = await openAdminKey(kernel, config);
 
+  const admission = createAdmission({ plans: config.plans, load, nowMs: kernel.nowMs });
   const gate = createGate({
     database,
     log,
     authenticator: identity.authenticator,
+    admission,
     standing: kernel.standing,
     usage: identity.usage,
   });
@@ -103,6 +111,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   health.setServing(false);
   const reflection = createReflection(services);
   const contextValues = createCallContexts();
+  const stray = (request: Request) => admission.stray(request.socket?.remoteAddress ?? "");
   const connect = createConnectLane({
     endpoints,
     ungated: [
@@ -111,6 +120,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
       serve(ReflectionV1alpha, reflection.v1alpha),
     ],
     contextValues,
+    stray,
     log,
   });
   const rest = createTranscoder({
@@ -120,6 +130,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     unmatchedDialect: dialectOfPath,
     maxBodyBytes: maxMessageBytes,
     contextValues,
+    stray,
     credentialQueryParameters: ["token", "access_token"],
     error: transcodingError,
     onDone: ({ error, status }) => {
@@ -173,6 +184,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
       ready = false;
       health.shutdown();
       kernel.topics.shutdown();
+      load.stop?.();
       clearInterval(pruning);
       const stopping = modules.map((module) => module.stop?.());
       await listener.drain(drainMs);

@@ -31,6 +31,8 @@ export interface ConnectLaneOptions {
   readonly endpoints: readonly Endpoint[];
   readonly ungated: readonly Registration[];
   readonly contextValues: (request: Request) => ContextValues;
+  /** What to tell on requests that are no call, see `TranscoderOptions.stray`. */
+  readonly stray: (request: Request) => Promise<{ headers: Headers; error?: ConnectError }>;
   readonly log: Logger;
 }
 
@@ -38,13 +40,15 @@ export interface ConnectLaneOptions {
  * gRPC, gRPC-Web and Connect by the Connect library.
  * @returns a function that serves a request and tells whether it was one of these
  */
-export function createConnectLane({ endpoints, ungated, contextValues, log }: ConnectLaneOptions) {
+export function createConnectLane({ endpoints, ungated, contextValues, stray, log }: ConnectLaneOptions) {
+  const byMethod = new Map(endpoints.map((endpoint) => [endpoint.method, endpoint]));
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
     readMaxBytes: maxMessageBytes,
     writeMaxBytes: maxMessageBytes,
     maxTimeoutMs,
     jsonOptions: { ignoreUnknownFields: false },
+    requestGate: (context) => byMethod.get(context.method)?.enter(context),
   });
   for (const { method, invoke } of endpoints) router.rpc(method, invoke as never);
   for (const { service, handlers } of ungated) router.service(service, handlers as never);
@@ -54,12 +58,17 @@ export function createConnectLane({ endpoints, ungated, contextValues, log }: Co
     const path = request.url?.split("?", 1)[0] ?? "";
     const handler = handlers.get(path);
     if (!handler) {
-      return refuseUnknown(path, request, response, () => contextValues(request).get(callInfo).requestId);
+      const requestId = () => contextValues(request).get(callInfo).requestId;
+      return refuseUnknown(path, request, response, requestId, stray);
     }
     discardRest(request);
     const universal = universalRequestFromNodeRequest(request, response, undefined, contextValues(request));
     handler(universal)
-      .then((answer) => universalResponseToNodeResponse(answer, response))
+      .then(async (answer) => {
+        // Without headers it was refused before it became a call, for content type or HTTP method.
+        const header = answer.header ?? (await stray(request)).headers;
+        await universalResponseToNodeResponse({ ...answer, header }, response);
+      })
       .catch((err) => {
         // A client that went away in mid-answer is no news.
         if (!response.destroyed && !request.destroyed) log.warn({ err, path }, "a response was not finished");
@@ -88,6 +97,7 @@ function refuseUnknown(
   request: Request,
   response: Response,
   requestIdOf: () => string,
+  stray: ConnectLaneOptions["stray"],
 ): boolean {
   if (!/^\/[\w.]+\/\w+$/.test(path) || !path.includes(".")) return false;
   const type = request.headers["content-type"] ?? "";
@@ -96,19 +106,23 @@ function refuseUnknown(
   if (!isGrpc && !isConnect) return false;
   request.resume();
   const requestId = requestIdOf();
-  const error = fail("UNKNOWN_METHOD", { message: `There is no method ${path.slice(1)}` });
-  error.details.push({ desc: RequestInfoSchema, value: { requestId } });
-  const common = { "x-request-id": requestId };
-  if (isGrpc) {
-    const status = setTrailerStatus(new Headers(), error);
-    const header = { ...common, "content-type": type, ...Object.fromEntries(status) };
-    (response as ServerResponse).writeHead(200, header).end();
-  } else {
-    (response as ServerResponse)
-      .writeHead(httpStatusOf(error), { ...common, "content-type": "application/json" })
-      .end(errorToJsonBytes(error, undefined));
-  }
+  const unknown = fail("UNKNOWN_METHOD", { message: `There is no method ${path.slice(1)}` });
+  const answer = ({ headers, error = unknown }: { headers: Headers; error?: ConnectError }) => {
+    error.details.push({ desc: RequestInfoSchema, value: { requestId } });
+    const common = { ...Object.fromEntries(headers), "x-request-id": requestId };
+    if (isGrpc) {
+      const status = setTrailerStatus(new Headers(), error);
+      const header = { ...common, "content-type": type, ...Object.fromEntries(status) };
+      (response as ServerResponse).writeHead(200, header).end();
+    } else {
+      (response as ServerResponse)
+        .writeHead(httpStatusOf(error), { ...common, "content-type": "application/json" })
+        .end(errorToJsonBytes(error, undefined));
+    }
+  };
+  void stray(request).then(answer);
   return true;
 }
 
-const httpStatusOf = (error: ConnectError) => (error.code === Code.Unimplemented ? 404 : 500);
+const httpStatusOf = ({ code }: ConnectError) =>
+  code === Code.Unimplemented ? 404 : code === Code.ResourceExhausted ? 429 : 503;

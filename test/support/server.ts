@@ -7,6 +7,7 @@ import { type Server, startServer } from "#gateway/server.ts";
 import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
 import type { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
+import { readConfig } from "#kernel/config.ts";
 import { type Reason, reasonOf } from "#kernel/errors.ts";
 import type { TestDatabase } from "./databases.ts";
 
@@ -44,17 +45,13 @@ export interface RestAnswer {
 /** Starts the whole server on the database: with gRPC clients on SQLite, with Connect clients on PostgreSQL. */
 export async function startTestServer(database: TestDatabase): Promise<TestServer> {
   const server = await startServer(
-    {
-      port: 0,
-      host: "127.0.0.1",
-      dataDir: database.folder,
-      databaseUrl: database.url,
-      adminApiKey: undefined,
-      sandbox: false,
-      auditDays: 400,
-      logLevel: "silent",
-      tls: undefined,
-    },
+    readConfig({
+      PORT: "0",
+      PORTOLAN_DATA_DIR: database.folder,
+      PORTOLAN_DATABASE_URL: database.url,
+      PORTOLAN_SANDBOX: "off",
+      PORTOLAN_LOG_LEVEL: "silent",
+    }),
     pino({ level: "silent" }),
   );
   const { url } = server;
