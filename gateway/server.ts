@@ -31,6 +31,8 @@ import { openAdminKey } from "./admin-key.ts";
 import { createCallContexts, requestIdOf } from "./call-context.ts";
 import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
 import { createCors } from "./cors.ts";
+import { createAdmission } from "./gate/admission/index.ts";
+import { createLoad, type Load } from "./gate/admission/load.ts";
 import { createGate } from "./gate/gate.ts";
 import { permissionsByRole } from "./gate/policy.ts";
 import { createHealth } from "./health.ts";
@@ -65,8 +67,12 @@ export interface Server {
   stop(): Promise<void>;
 }
 
-/** Opens the store, brings up every service, and listens. */
-export async function startServer(config: Config, log: Logger): Promise<Server> {
+/** Opens the store, brings up every service, and listens. The load is measured unless given. */
+export async function startServer(
+  config: Config,
+  log: Logger,
+  load: Load = createLoad(config),
+): Promise<Server> {
   const database = openDatabase(config);
   const peers = createPeers();
   const kernel = createKernel(database, peers, log);
@@ -109,11 +115,13 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     ...(tracing ? [tracing] : []),
     createAccessLog(log, config.accessLog),
   ]);
+  const admission = createAdmission({ plans: config.plans, load, nowMs: kernel.nowMs });
   const gate = createGate({
     database,
     log,
     observer,
     authenticator: identity.authenticator,
+    admission,
     standing: kernel.standing,
     usage: identity.usage,
   });
@@ -126,6 +134,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   health.setServing(false);
   const reflection = createReflection(services);
   const contextValues = createCallContexts();
+  const stray = (request: Request) => admission.stray(request.socket?.remoteAddress ?? "");
   const connect = createConnectLane({
     endpoints,
     ungated: [
@@ -135,6 +144,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     ],
     contextValues,
     observer,
+    stray,
     log,
   });
   const rest = createTranscoder({
@@ -144,6 +154,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     unmatchedDialect: dialectOfPath,
     maxBodyBytes: maxMessageBytes,
     contextValues,
+    stray,
     credentialQueryParameters: ["token", "access_token"],
     error: transcodingError,
     onDone: ({ error, method, req }) => {
@@ -205,6 +216,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
       state = "draining";
       health.shutdown();
       kernel.topics.shutdown();
+      load.stop?.();
       clearInterval(pruning);
       const stopping = modules.map((module) => module.stop?.());
       await listener.drain(drainMs);

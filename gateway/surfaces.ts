@@ -104,6 +104,8 @@ const oauthNames: Partial<Record<Reason, string>> = {
   INVALID_CLIENT: "invalid_client",
   INVALID_API_KEY: "access_denied",
   TENANT_SUSPENDED: "access_denied",
+  RATE_LIMITED: "temporarily_unavailable",
+  OVERLOADED: "temporarily_unavailable",
 };
 
 const violationsOf = (error: ConnectError) =>

@@ -34,6 +34,8 @@ export interface ConnectLaneOptions {
   readonly ungated: readonly Registration[];
   readonly contextValues: (request: Request) => ContextValues;
   readonly observer: Observer;
+  /** What to tell on requests that are no call, see `TranscoderOptions.stray`. */
+  readonly stray: (request: Request) => Promise<{ headers: Headers; error?: ConnectError }>;
   readonly log: Logger;
 }
 
@@ -41,13 +43,16 @@ export interface ConnectLaneOptions {
  * gRPC, gRPC-Web and Connect by the Connect library.
  * @returns a function that serves a request and tells whether it was one of these
  */
-export function createConnectLane({ endpoints, ungated, contextValues, observer, log }: ConnectLaneOptions) {
+export function createConnectLane(options: ConnectLaneOptions) {
+  const { endpoints, ungated, contextValues, observer, stray, log } = options;
+  const byMethod = new Map(endpoints.map((endpoint) => [endpoint.method, endpoint]));
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
     readMaxBytes: maxMessageBytes,
     writeMaxBytes: maxMessageBytes,
     maxTimeoutMs,
     jsonOptions: { ignoreUnknownFields: false },
+    requestGate: (context) => byMethod.get(context.method)?.enter(context),
   });
   for (const { method, invoke } of endpoints) router.rpc(method, invoke as never);
   for (const { service, handlers } of ungated) router.service(service, handlers as never);
@@ -69,15 +74,19 @@ export function createConnectLane({ endpoints, ungated, contextValues, observer,
     const path = request.url?.split("?", 1)[0] ?? "";
     const handler = handlers.get(path);
     if (!handler) {
-      const error = refuseUnknown(path, request, response);
       const protocol = protocolOf(request.headers["content-type"]);
-      if (error) observer.refuse(refusalOf(request, protocol, error));
-      return error !== undefined;
+      return refuseUnknown(path, request, response, stray, (error) =>
+        observer.refuse(refusalOf(request, protocol, error)),
+      );
     }
     discardRest(request);
     const universal = universalRequestFromNodeRequest(request, response, undefined, contextValues(request));
     handler(universal)
-      .then((answer) => universalResponseToNodeResponse(answer, response))
+      .then(async (answer) => {
+        // Without headers it was refused before it became a call, for content type or HTTP method.
+        const header = answer.header ?? (await stray(request)).headers;
+        await universalResponseToNodeResponse({ ...answer, header }, response);
+      })
       .catch((err) => {
         // A client that went away in mid-answer is no news.
         if (!response.destroyed && !request.destroyed) log.warn({ err, path }, "a response was not finished");
@@ -106,31 +115,39 @@ function protocolOf(contentType: string | null | undefined): string {
   return isGrpc ? (isWeb ? "grpc-web" : "grpc") : "connect";
 }
 
-/**
- * Answers a call of a method that does not exist in the protocol's own form, and returns the error;
- * undefined if it is no call.
- */
-function refuseUnknown(path: string, request: Request, response: Response): ConnectError | undefined {
-  if (!/^\/[\w.]+\/\w+$/.test(path) || !path.includes(".")) return undefined;
+/** Answers a call of a method that does not exist in the protocol's own form; false if it is no call. */
+function refuseUnknown(
+  path: string,
+  request: Request,
+  response: Response,
+  stray: ConnectLaneOptions["stray"],
+  onRefused: (error: ConnectError) => void,
+): boolean {
+  if (!/^\/[\w.]+\/\w+$/.test(path) || !path.includes(".")) return false;
   const type = request.headers["content-type"] ?? "";
   const isGrpc = type.startsWith("application/grpc");
   const isConnect = request.method === "POST" && /^application\/(json|proto|connect\+)/.test(type);
-  if (!isGrpc && !isConnect) return undefined;
+  if (!isGrpc && !isConnect) return false;
   request.resume();
   const requestId = requestIdOf(request);
-  const error = fail("UNKNOWN_METHOD", { message: `There is no method ${path.slice(1)}` });
-  error.details.push({ desc: RequestInfoSchema, value: { requestId } });
-  const common = { "x-request-id": requestId };
-  if (isGrpc) {
-    const status = setTrailerStatus(new Headers(), error);
-    const header = { ...common, "content-type": type, ...Object.fromEntries(status) };
-    (response as ServerResponse).writeHead(200, header).end();
-  } else {
-    (response as ServerResponse)
-      .writeHead(httpStatusOf(error), { ...common, "content-type": "application/json" })
-      .end(errorToJsonBytes(error, undefined));
-  }
-  return error;
+  const unknown = fail("UNKNOWN_METHOD", { message: `There is no method ${path.slice(1)}` });
+  const answer = ({ headers, error = unknown }: { headers: Headers; error?: ConnectError }) => {
+    onRefused(error);
+    error.details.push({ desc: RequestInfoSchema, value: { requestId } });
+    const common = { ...Object.fromEntries(headers), "x-request-id": requestId };
+    if (isGrpc) {
+      const status = setTrailerStatus(new Headers(), error);
+      const header = { ...common, "content-type": type, ...Object.fromEntries(status) };
+      (response as ServerResponse).writeHead(200, header).end();
+    } else {
+      (response as ServerResponse)
+        .writeHead(httpStatusOf(error), { ...common, "content-type": "application/json" })
+        .end(errorToJsonBytes(error, undefined));
+    }
+  };
+  void stray(request).then(answer);
+  return true;
 }
 
-const httpStatusOf = (error: ConnectError) => (error.code === Code.Unimplemented ? 404 : 500);
+const httpStatusOf = ({ code }: ConnectError) =>
+  code === Code.Unimplemented ? 404 : code === Code.ResourceExhausted ? 429 : 503;

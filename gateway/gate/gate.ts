@@ -1,5 +1,5 @@
 import { create, type DescMethod, type Message } from "@bufbuild/protobuf";
-import type { ConnectError, HandlerContext } from "@connectrpc/connect";
+import { type ConnectError, createContextKey, type HandlerContext } from "@connectrpc/connect";
 import type { Logger } from "pino";
 import { RequestInfoSchema } from "#gen/google/rpc/error_details_pb.js";
 import { Access, type Policy } from "#gen/portolan/options/v1/policy_pb.js";
@@ -11,6 +11,7 @@ import type { Registration } from "#kernel/kernel.ts";
 import type { Standing } from "#kernel/standing.ts";
 import type { Observer } from "../observe/observer.ts";
 import { toFailure } from "../wire-error.ts";
+import { type Admission, type MethodRules, rulesOf } from "./admission/index.ts";
 import { createAudit } from "./audit.ts";
 import { type Lease, leaseOf } from "./live.ts";
 import { policyOf } from "./policy.ts";
@@ -45,28 +46,70 @@ export interface GateOptions {
   readonly log: Logger;
   readonly observer: Observer;
   readonly authenticator: Authenticator;
+  readonly admission: Admission;
   readonly standing: Standing;
   readonly usage: UsageMeter;
 }
+
+/** A call that was let in. */
+interface Entry {
+  /** Tells that the call is over; only the first time counts. */
+  leave(): void;
+  /** Why the caller may not make the call, if it may not. */
+  readonly denial: unknown;
+}
+
+const entered = createContextKey<Entry | undefined>(undefined);
+
+/** What a service asks another in the course of a call is that same call: it is not counted again. */
+const isInner = (context: HandlerContext) => context.protocolName === "local";
+
+const nothing = () => {};
 
 type Handler = (input: unknown, context: HandlerContext) => unknown;
 
 /**
  * Turns handlers into endpoints that every lane calls alike. A call passes, once and in this
- * order: authenticate, authorize, validate, replay; then the handler runs. On the way out it is
- * counted and, if its RPC is audited, it has a row in the audit log. Whatever fails leaves as an
- * error with a reason and the request id. The observer sees each call from here, once.
+ * order: authenticate, authorize, admit, validate, replay; then the handler runs. On the way out
+ * it is counted and, if its RPC is audited, it has a row in the audit log. Whatever fails leaves as
+ * an error with a reason and the request id. The observer sees each call from here, once.
  */
-export function createGate({ database, log, observer, authenticator, standing, usage }: GateOptions) {
+export function createGate(options: GateOptions) {
+  const { database, log, observer, authenticator, admission, standing, usage } = options;
   const replay = createReplay(database);
   const auditOf = createAudit(database, log);
 
-  async function admit(policy: Policy, context: HandlerContext): Promise<void> {
+  async function authorize(policy: Policy, context: HandlerContext): Promise<void> {
     if (policy.access === Access.PUBLIC) return;
     const info = context.values.get(callInfo);
     info.principal ??= await authenticator.authenticate(context.requestHeader);
     if (policy.access === Access.SHARE && !info.principal) return;
     demand(context, policy.permission);
+  }
+
+  /**
+   * Lets the call in. A caller who may not make it is let in and told by `prepare`, when it is known
+   * what it wanted, so that the audit log can say so.
+   */
+  async function admit(policy: Policy, rules: MethodRules, context: HandlerContext): Promise<void> {
+    let denial: unknown;
+    await authorize(policy, context).catch((error: unknown) => {
+      denial = error;
+    });
+    let leave = nothing;
+    const { principal, remoteAddress } = context.values.get(callInfo);
+    const refused = denial !== undefined && !principal;
+    if (!isInner(context)) {
+      const { responseHeader: header, signal } = context;
+      leave = await admission.admit({ rules, principal, remoteAddress, refused, header, signal });
+    }
+    if (refused) {
+      leave();
+      throw denial;
+    }
+    context.values.set(entered, { leave, denial });
+    if (context.signal.aborted) leave();
+    else context.signal.addEventListener("abort", leave, { once: true });
   }
 
   async function* validated(method: DescMethod, messages: AsyncIterable<Message>) {
@@ -91,12 +134,22 @@ export function createGate({ database, log, observer, authenticator, standing, u
 
   function count(method: DescMethod, context: HandlerContext, added: Usage): void {
     const { principal } = context.values.get(callInfo);
-    // What a service asks another in the course of a call is that same call.
-    if (principal && context.protocolName !== "local") usage.count(principal, method, added);
+    if (principal && !isInner(context)) usage.count(principal, method, added);
   }
 
   function endpoint(method: DescMethod, handler: Handler): Endpoint {
     const policy = policyOf(method);
+    const rules = rulesOf(method, policy);
+    const enter = async (context: HandlerContext) => {
+      try {
+        await admit(policy, rules, context);
+      } catch (thrown) {
+        count(method, context, { requests: 1, errors: 1 });
+        const error = failure(context, thrown);
+        observer.begin(method, context).end(error);
+        throw error;
+      }
+    };
     const audit = auditOf(method);
     const takesStream = method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming";
     const run = async (ready: Message | AsyncIterable<Message>, context: HandlerContext) => {
@@ -104,7 +157,9 @@ export function createGate({ database, log, observer, authenticator, standing, u
       return create(method.output, (await handler(request, context)) as never);
     };
     const prepare = async (input: Message | AsyncIterable<Message>, context: HandlerContext) => {
-      await admit(policy, context);
+      if (!context.values.get(entered)) await admit(policy, rules, context);
+      const denial = context.values.get(entered)?.denial;
+      if (denial) throw denial;
       if (takesStream) {
         return validated(method, input as AsyncIterable<Message>);
       }
@@ -136,6 +191,8 @@ export function createGate({ database, log, observer, authenticator, standing, u
         await done(error);
         call.end(error);
         throw error;
+      } finally {
+        context.values.get(entered)?.leave();
       }
     };
     const streaming = async function* (input: Message | AsyncIterable<Message>, context: HandlerContext) {
@@ -163,10 +220,11 @@ export function createGate({ database, log, observer, authenticator, standing, u
         throw error;
       } finally {
         call.end();
+        context.values.get(entered)?.leave();
       }
     };
     const streams = method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming";
-    return { method, invoke: streams ? streaming : unary };
+    return { method, enter, invoke: streams ? streaming : unary };
   }
 
   return {

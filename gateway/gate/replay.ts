@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import {
   create,
   type DescMessage,
+  type DescMethod,
   fromBinary,
   type Message,
   type MessageInitShape,
@@ -12,6 +12,7 @@ import { callInfo } from "#kernel/call.ts";
 import type { Database } from "#kernel/database.ts";
 import { fail } from "#kernel/errors.ts";
 import { findReplay } from "#kernel/replay.ts";
+import { createSeal, type Seal } from "./seal.ts";
 
 /** The header that carries an idempotency key. */
 export const idempotencyHeader = "Idempotency-Key";
@@ -22,7 +23,8 @@ export const replayedHeader = "Idempotency-Replayed";
 /**
  * Makes a call with an idempotency key happen once: the first answer is stored with its effect,
  * see `Kernel.mutate`, and given to every repetition; repetitions that arrive while the first is
- * running wait for it. Keys are scoped by tenant and method.
+ * running wait for it. Keys are scoped by tenant and method. What is stored can be read with the
+ * idempotency key alone, for an answer may hold a secret that is kept nowhere else.
  */
 export function createReplay(database: Database) {
   const running = new Map<string, Promise<unknown>>();
@@ -43,26 +45,29 @@ export function createReplay(database: Database) {
       });
     }
     const { method } = context;
-    const name = `${method.parent.typeName}.${method.name}`;
-    const requestHash = createHash("sha256").update(toBinary(method.input, input)).digest("hex");
+    const name = nameOf(method);
     const scope = [tenantId, name, key].join("\n");
+    const seal = createSeal(scope);
+    const requestHash = seal.digest(toBinary(method.input, input));
     while (running.has(scope)) await running.get(scope)?.catch(() => {});
 
     const attempt = (async () => {
-      const stored = await recall(tenantId, name, key, requestHash, method.output);
+      const stored = await recall(tenantId, method, key, seal, requestHash);
       if (stored) return stored;
       info.replay = {
-        key,
+        key: seal.name,
         method: name,
         requestHash,
         encode: (response) =>
-          toBinary(method.output, create(method.output, response as MessageInitShape<DescMessage>)),
+          seal.close(
+            toBinary(method.output, create(method.output, response as MessageInitShape<DescMessage>)),
+          ),
       };
       try {
         return { message: await run(), replayed: false, resourceId: "" };
       } catch (error) {
         // Another process may have used the key meanwhile; its answer is then the answer.
-        const theirs = await recall(tenantId, name, key, requestHash, method.output);
+        const theirs = await recall(tenantId, method, key, seal, requestHash);
         if (theirs) return theirs;
         throw error;
       }
@@ -78,10 +83,13 @@ export function createReplay(database: Database) {
     }
   };
 
-  async function recall(tenantId: string, method: string, key: string, hash: string, output: DescMessage) {
-    const row = await findReplay(database.read, tenantId, method, key);
+  async function recall(tenantId: string, method: DescMethod, key: string, seal: Seal, hash: string) {
+    const row = await findReplay(database.read, tenantId, nameOf(method), seal.name);
     if (!row) return undefined;
     if (row.request_hash !== hash) throw fail("IDEMPOTENCY_CONFLICT", { metadata: { key } });
-    return { message: fromBinary(output, row.response), replayed: true, resourceId: row.resource_id };
+    const message = fromBinary(method.output, seal.open(row.response));
+    return { message, replayed: true, resourceId: row.resource_id };
   }
 }
+
+const nameOf = (method: DescMethod) => `${method.parent.typeName}.${method.name}`;

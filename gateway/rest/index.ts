@@ -46,6 +46,8 @@ export { parseTemplate, type Template } from "./template.ts";
 /** One method ready to be called. */
 export interface RestEndpoint {
   readonly method: DescMethod;
+  /** Called as soon as the headers are known, before the body is read; may refuse the call. */
+  enter?(context: HandlerContext): Promise<void>;
   invoke(
     input: Message | AsyncIterable<Message>,
     context: HandlerContext,
@@ -82,6 +84,11 @@ export interface TranscoderOptions {
   credentialQueryParameters?: readonly string[];
   /** Query parameters passed over where they are not fields of the request. */
   ignoreQueryParameters?: readonly string[];
+  /**
+   * Called before a request that did not become a call is refused: headers of the answer, and
+   * another error to answer with, such as that of a limit.
+   */
+  stray?(req: Request): Promise<{ headers: Headers; error?: ConnectError }>;
   /** Makes the errors of requests that were refused before a handler was called. */
   error?: RefusalError;
   /** Called once for every request that was answered, after the response was written. */
@@ -166,7 +173,7 @@ export function createTranscoder(options: TranscoderOptions): Transcoder {
         if (httpMethod === "OPTIONS") exchange.sendEmpty(204);
         else {
           const message = `${httpMethod} is not a method of ${path}`;
-          await exchange.sendError(refusals.of("method-not-allowed", message));
+          await refuse(options, exchange, refusals.of("method-not-allowed", message));
         }
         done(exchange);
         return true;
@@ -182,11 +189,18 @@ export function createTranscoder(options: TranscoderOptions): Transcoder {
       const { path } = splitTarget(req.url ?? "/");
       const exchange = unmatched(req, res, path);
       req.resume();
-      exchange
-        .sendError(error ?? refusals.of("not-found", `nothing is at ${path}`))
-        .then(() => done(exchange));
+      refuse(options, exchange, error ?? refusals.of("not-found", `nothing is at ${path}`)).then(() =>
+        done(exchange),
+      );
     },
   };
+}
+
+/** Refuses a request before it became a call. */
+async function refuse({ stray }: TranscoderOptions, exchange: Exchange, error: ConnectError): Promise<void> {
+  const told = await stray?.(exchange.req);
+  if (told) exchange.addHeaders(told.headers);
+  await exchange.sendError(told?.error ?? error);
 }
 
 /** One call of a method by a request. */
@@ -218,6 +232,7 @@ class Call {
     try {
       const { parameters, query, credential } = this.#query(rawQuery);
       context = this.#context(httpMethod, query, credential);
+      await this.#endpoint.enter?.(context);
       const target = this.#binding.target(captures, parameters);
       const input = await this.#input(target);
       if (this.#isStreamOut) {
@@ -258,7 +273,8 @@ class Call {
     }
     // What is left of the body must not hold up the connection.
     exchange.req.resume();
-    if (context) exchange.addHeaders(context.responseHeader);
+    if (!context) return refuse(this.#options, exchange, error);
+    exchange.addHeaders(context.responseHeader);
     await exchange.sendError(error);
   }
 
@@ -299,7 +315,8 @@ class Call {
     const exchange = this.#exchange;
     const { req } = exchange;
     const requestHeader = plainHeaders(req.headers);
-    if (credential !== undefined) requestHeader.authorization ??= `Bearer ${credential}`;
+    // Encoded, for a header takes no character beyond Latin-1; a good credential stays as it is.
+    if (credential !== undefined) requestHeader.authorization ??= `Bearer ${encodeURI(credential)}`;
     const { path } = splitTarget(req.url ?? "/");
     const timeoutMs = timeoutOf(req.headers);
     const contextValues = this.#options.contextValues?.(req, this.#binding.rule.template);

@@ -4,14 +4,15 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
 import type { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
-import { principalOf, tenantOf } from "#kernel/call.ts";
+import { type Principal, principalOf, tenantOf } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
 import { newId, newSecret } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
 import { cutPage, pageTokens } from "#kernel/page.ts";
+import { type Plans, planOfRole } from "#kernel/plans.ts";
 import type { KeyAuthenticator } from "./authenticator.ts";
 import { apiKeysOf } from "./store.ts";
-import { managesTenants, notForYou } from "./tenant-service.ts";
+import { firstTenant, managesTenants, notForYou } from "./tenant-service.ts";
 import { type UsageRow, usageOf } from "./usage-store.ts";
 
 /** Handlers of ApiKeyService. */
@@ -19,30 +20,54 @@ export function createApiKeyService(
   kernel: Kernel,
   authenticator: KeyAuthenticator,
   flushUsage: () => Promise<void>,
+  plans: Plans,
 ): ServiceImpl<typeof ApiKeyService> {
+  /** The plan of a new key, if the caller may give it out. */
+  function planFor(asked: string, role: Role, caller: Principal): string {
+    const usual = planOfRole(role);
+    const plan = asked || usual;
+    if (!plans.has(plan)) {
+      const names = [...plans.keys()].sort().join(", ");
+      throw fail("UNKNOWN_PLAN", {
+        message: `There is no plan ${plan}; there are ${names}`,
+        metadata: { plan, plans: names },
+      });
+    }
+    if (caller.tenantId !== firstTenant && plan !== usual && plan !== caller.plan) {
+      throw fail("INSUFFICIENT_PERMISSIONS", {
+        message: `Only an administrator of the tenant ${firstTenant} may give out another plan`,
+        metadata: { permission: "plans:write" },
+      });
+    }
+    return plan;
+  }
+
   return {
     async createApiKey(request, context) {
       const caller = principalOf(context);
       const tenantId = request.tenantId || caller.tenantId;
       if (tenantId !== caller.tenantId && !managesTenants(context)) throw notForYou();
+      const role = request.role || Role.VIEWER;
+      const plan = planFor(request.plan, role, caller);
       const now = kernel.nowMs();
       const secret = newSecret("sk_");
       const key = create(ApiKeySchema, {
         id: newId("key", now),
         name: request.name,
         tenantId,
-        role: request.role || Role.VIEWER,
+        role,
+        plan,
         prefix: secret.slice(0, 7),
         createdAt: timestampFromMs(now),
         expiresAt: request.expiresAt,
       });
       const expiresAt = request.expiresAt ? timestampMs(request.expiresAt) : null;
       kernel.standing.demand(tenantId);
-      await kernel.mutate(context, async (tx) => {
+      return kernel.mutate(context, async (tx) => {
         await apiKeysOf(tenantId, tx.queries).insert(key, secret, now, expiresAt);
         tx.changing(ApiKeySchema, "id")(key);
+        return { apiKey: key, secret };
       });
-      return { apiKey: key, secret };
     },
 
     async listApiKeys(request, context) {

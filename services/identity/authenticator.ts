@@ -1,11 +1,9 @@
-import { fromBinary } from "@bufbuild/protobuf";
-import { ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
 import { CredentialKind } from "#gen/portolan/identity/v1/audit_log_pb.js";
 import type { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import type { Principal } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { hashSecret, identityStore } from "./store.ts";
+import { hashSecret, identityStore, toApiKey } from "./store.ts";
 import type { TokenSigner } from "./tokens.ts";
 
 /** How long a looked-up key is trusted, so that a revocation elsewhere is seen, in milliseconds. */
@@ -88,7 +86,7 @@ export class KeyAuthenticator {
     if (!known || known.trustedUntil < now) {
       const row = await find(identityStore(this.#kernel.database.read));
       if (!row) throw fail("INVALID_TOKEN");
-      const { role } = fromBinary(ApiKeySchema, row.message);
+      const { role, plan } = toApiKey(row);
       known = {
         principal: {
           tenantId: row.tenant_id,
@@ -96,6 +94,7 @@ export class KeyAuthenticator {
           role,
           credential,
           permissions: this.permissionsOf(role),
+          plan,
         },
         expiresAt: row.expires_at ?? Number.POSITIVE_INFINITY,
         revoked: row.revoked_at !== null,

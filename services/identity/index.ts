@@ -9,6 +9,7 @@ import { UserService } from "#gen/portolan/identity/v1/user_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import { newSecret } from "#kernel/ids.ts";
 import { type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
+import { type Plans, unlimitedPlan } from "#kernel/plans.ts";
 import { createApiKeyService } from "./api-key-service.ts";
 import { createAuditLogService } from "./audit-log-service.ts";
 import { KeyAuthenticator } from "./authenticator.ts";
@@ -26,7 +27,7 @@ export { migrations };
 export async function createIdentity(
   kernel: Kernel,
   permissions: ReadonlyMap<Role, ReadonlySet<string>>,
-  { auditDays }: { readonly auditDays: number },
+  { auditDays, plans }: { readonly auditDays: number; readonly plans: Plans },
 ) {
   const signer = await createTokenSigner(kernel);
   const authenticator = new KeyAuthenticator(kernel, signer, permissions);
@@ -35,7 +36,7 @@ export async function createIdentity(
   const module: ServiceModule = {
     services: [
       serve(TokenService, createTokenService(authenticator, signer)),
-      serve(ApiKeyService, createApiKeyService(kernel, authenticator, usage.flush)),
+      serve(ApiKeyService, createApiKeyService(kernel, authenticator, usage.flush, plans)),
       serve(TenantService, createTenantService(kernel)),
       serve(UserService, createUserService(kernel)),
       serve(AuditLogService, createAuditLogService(kernel)),
@@ -61,8 +62,8 @@ export const adminKey: WellKnownKey = { id: "key-admin", name: "Administrator", 
 export const sandboxKey: WellKnownKey = { id: "key-sandbox", name: "Sandbox fleet", role: Role.DEVICE };
 
 /**
- * Sees to it that the key exists. A given secret becomes its secret; without one the present
- * secret stays, and a new key gets a generated one.
+ * Sees to it that the key exists and is on the plan `unlimited`. A given secret becomes its
+ * secret; without one the present secret stays, and a new key gets a generated one.
  * @returns the secret if it is known: given, or just generated
  */
 export async function ensureKey(
@@ -73,6 +74,7 @@ export async function ensureKey(
   return kernel.write(async ({ queries }) => {
     const present = await identityStore(queries).findById(key.id);
     if (present) {
+      if (present.plan !== unlimitedPlan) await identityStore(queries).changePlan(key.id, unlimitedPlan);
       if (secret && present.secret_hash !== hashSecret(secret)) {
         await identityStore(queries).replaceSecret(key.id, secret);
       }
@@ -83,6 +85,7 @@ export async function ensureKey(
     const message = create(ApiKeySchema, {
       ...key,
       tenantId: firstTenant,
+      plan: unlimitedPlan,
       prefix: chosen.slice(0, 7),
       createdAt: timestampFromMs(now),
     });

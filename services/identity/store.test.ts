@@ -50,6 +50,17 @@ onEachEngine((test) => {
     expect(await global().findById("key")).toBeUndefined();
   });
 
+  it("keeps the plan of a key, and changes it", async () => {
+    const tenant = newTenant();
+    const id = await insert(tenant);
+    const planOf = async () => (await read(tenant).get(id))?.key.plan;
+    // As keys stand that are older than plans.
+    expect(await planOf()).toBe("default");
+    await database.write((queries) => identityStore(queries).changePlan(id, "pro"));
+    expect(await planOf()).toBe("pro");
+    expect((await read(tenant).list(10, undefined)).map(({ key }) => key.plan)).toEqual(["pro"]);
+  });
+
   it("refuses a key id or a secret a second time, also in another tenant", async () => {
     const id = await insert(newTenant());
     await expect(insert(newTenant(), id)).rejects.toThrow();

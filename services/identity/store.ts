@@ -5,6 +5,7 @@ import type { Selectable } from "kysely";
 import { type ApiKey, ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
 import type { Queries } from "#kernel/database.ts";
 import type { Migration } from "#kernel/migrate.ts";
+import { planOfRole } from "#kernel/plans.ts";
 import { tenantMigrations, tenantStore } from "./tenant-store.ts";
 import { usageMigrations } from "./usage-store.ts";
 import { userMigrations } from "./user-store.ts";
@@ -18,6 +19,8 @@ interface ApiKeyRow {
   revoked_at: number | null;
   call_count: number;
   last_used_at: number | null;
+  /** Name of the plan; empty for keys that are older than plans. */
+  plan: string;
   /** The ApiKey in its wire form, without what the columns hold. */
   message: Uint8Array;
 }
@@ -65,18 +68,33 @@ const keyMigrations: Migration[] = [
   },
 ];
 
+const planMigrations: Migration[] = [
+  {
+    name: "identity/0005-plans",
+    async up(queries) {
+      await queries.schema
+        .alterTable("api_keys")
+        .addColumn("plan", "text", (column) => column.notNull().defaultTo(""))
+        .execute();
+    },
+  },
+];
+
 export const migrations: Migration[] = [
   ...keyMigrations,
   ...tenantMigrations,
   ...userMigrations,
   ...usageMigrations,
+  ...planMigrations,
 ];
 
 /** The stored form of a secret. Secrets have 160 random bits, so that a plain hash is enough. */
 export const hashSecret = (secret: string) => createHash("sha256").update(secret).digest("hex");
 
-const toApiKey = (row: Selectable<ApiKeyRow>): ApiKey => {
+/** The key of a row. */
+export const toApiKey = (row: Selectable<ApiKeyRow>): ApiKey => {
   const key = fromBinary(ApiKeySchema, row.message);
+  key.plan = row.plan || planOfRole(key.role);
   if (row.revoked_at !== null) key.revokedAt = timestampFromMs(row.revoked_at);
   if (row.last_used_at !== null) key.lastUsedAt = timestampFromMs(row.last_used_at);
   return key;
@@ -99,7 +117,8 @@ export function apiKeysOf(tenantId: string, queries: Queries) {
           revoked_at: null,
           call_count: 0,
           last_used_at: null,
-          message: toBinary(ApiKeySchema, create(ApiKeySchema, key)),
+          plan: key.plan,
+          message: toBinary(ApiKeySchema, create(ApiKeySchema, { ...key, plan: "" })),
         })
         .execute();
     },
@@ -163,6 +182,10 @@ export function identityStore(queries: Queries) {
         .set({ secret_hash: hashSecret(secret), revoked_at: null })
         .where("key_id", "=", keyId)
         .execute();
+    },
+    /** Puts the key on another plan. */
+    async changePlan(keyId: string, plan: string): Promise<void> {
+      await queries.updateTable("api_keys").set({ plan }).where("key_id", "=", keyId).execute();
     },
     async addUsage(keyId: string, calls: number, lastUsedAt: number): Promise<void> {
       await queries

@@ -12,13 +12,17 @@ export interface Principal {
   readonly role: Role;
   readonly credential: CredentialKind;
   readonly permissions: ReadonlySet<string>;
+  /** Name of the plan that limits the key's calls. */
+  readonly plan: string;
 }
 
 /** The answer that a transaction stores under an idempotency key, see `Kernel.mutate`. */
 export interface Replay {
+  /** Digest of the key: the key itself opens the answer and is not kept. */
   readonly key: string;
   readonly method: string;
   readonly requestHash: string;
+  /** The answer as it is kept, sealed. */
   encode(response: unknown): Uint8Array;
 }
 

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { ConfigError, describeSettings, readConfig } from "./config.ts";
+import { readPlans } from "./plans.ts";
 
 const problemsOf = (env: Record<string, string>) => {
   try {
@@ -23,6 +24,9 @@ it("has a default for everything", () => {
     adminApiKey: undefined,
     sandbox: true,
     auditDays: 400,
+    plans: readPlans(),
+    maxCallsInFlight: 10_000,
+    maxLoopDelayMs: 500,
     logLevel: "info",
     accessLog: false,
     metrics: { readers: "loopback", token: undefined },
@@ -65,6 +69,9 @@ it.each([
   ["PORTOLAN_SANDBOX", "yes"],
   ["PORTOLAN_LOG_LEVEL", "loud"],
   ["PORTOLAN_DATA_DIRECTORY", "/data"],
+  ["PORTOLAN_PLANS", "/no/such/file"],
+  ["PORTOLAN_MAX_CALLS", "0"],
+  ["PORTOLAN_MAX_LOOP_DELAY", "soon"],
 ])("refuses %s=%s and names the variable", (name, value) => {
   const problems = problemsOf({ [name]: value });
   expect(problems).toHaveLength(1);

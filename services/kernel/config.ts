@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { type Plans, readPlans } from "./plans.ts";
 
 const logLevels = ["fatal", "error", "warn", "info", "debug", "trace", "silent"] as const;
 
@@ -45,6 +46,18 @@ const settings = {
     about: "How many days a row of the audit log is kept",
     schema: z.coerce.number().int().min(1).max(36_500).default(400),
   },
+  PORTOLAN_PLANS: {
+    about: "JSON file of rate limit plans, added to the built-in ones",
+    schema: z.string().optional(),
+  },
+  PORTOLAN_MAX_CALLS: {
+    about: "Unary calls in flight above which new ones are refused",
+    schema: z.coerce.number().int().min(1).default(10_000),
+  },
+  PORTOLAN_MAX_LOOP_DELAY: {
+    about: "Milliseconds of delay above which new calls are refused",
+    schema: z.coerce.number().int().min(1).default(500),
+  },
   PORTOLAN_LOG_LEVEL: { about: `One of ${logLevels.join(", ")}`, schema: z.enum(logLevels).default("info") },
   PORTOLAN_ACCESS_LOG: {
     about: "on logs every call at level info, off at debug; faults of the server always show",
@@ -79,6 +92,11 @@ export interface Config {
   readonly sandbox: boolean;
   /** How long a row of the audit log is kept, in days. */
   readonly auditDays: number;
+  readonly plans: Plans;
+  /** Unary calls in flight above which the process counts as overloaded. */
+  readonly maxCallsInFlight: number;
+  /** Mean delay of the event loop above which it does, in milliseconds. */
+  readonly maxLoopDelayMs: number;
   readonly logLevel: (typeof logLevels)[number];
   /** Whether every call is logged, not only faults. */
   readonly accessLog: boolean;
@@ -125,6 +143,16 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     }
   }
 
+  function plans(): Plans {
+    const path = read("PORTOLAN_PLANS");
+    try {
+      return readPlans(path);
+    } catch (error) {
+      problems.push(`PORTOLAN_PLANS: ${(error as Error).message}`);
+      return new Map();
+    }
+  }
+
   const cert = readFile("PORTOLAN_TLS_CERT");
   const key = readFile("PORTOLAN_TLS_KEY");
   if (Boolean(env.PORTOLAN_TLS_CERT) !== Boolean(env.PORTOLAN_TLS_KEY)) {
@@ -138,6 +166,9 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     adminApiKey: read("PORTOLAN_ADMIN_API_KEY"),
     sandbox: read("PORTOLAN_SANDBOX"),
     auditDays: read("PORTOLAN_AUDIT_DAYS"),
+    plans: plans(),
+    maxCallsInFlight: read("PORTOLAN_MAX_CALLS"),
+    maxLoopDelayMs: read("PORTOLAN_MAX_LOOP_DELAY"),
     logLevel: read("PORTOLAN_LOG_LEVEL"),
     accessLog: read("PORTOLAN_ACCESS_LOG"),
     metrics: { readers: read("PORTOLAN_METRICS"), token: read("PORTOLAN_METRICS_TOKEN") },

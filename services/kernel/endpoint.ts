@@ -9,6 +9,13 @@ import type { HandlerContext } from "@connectrpc/connect";
  */
 export interface Endpoint {
   readonly method: DescMethod;
+  /**
+   * Authenticates, authorizes and admits the call, which a lane asks for as soon as it has the
+   * headers, so that a refused body is never read. What it sets in the response headers belongs on
+   * every response. A call that was not entered is when it is invoked. The call is over when its
+   * context is aborted, or `invoke` has ended, whichever comes first.
+   */
+  enter(context: HandlerContext): Promise<void>;
   invoke(
     input: Message | AsyncIterable<Message>,
     context: HandlerContext,

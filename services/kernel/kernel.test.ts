@@ -41,6 +41,7 @@ onEachEngine((test) => {
         subject: "key-1",
         role: Role.ADMIN,
         credential: CredentialKind.API_KEY,
+        plan: "default",
         permissions: new Set<string>(),
       },
       ...(isAudited && {

@@ -7,6 +7,7 @@ import type { Readable } from "node:stream";
 import { createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import pino from "pino";
+import type { Load } from "#gateway/gate/admission/load.ts";
 import { startServer } from "#gateway/server.ts";
 import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
 import type { Role } from "#gen/portolan/options/v1/policy_pb.js";
@@ -37,7 +38,7 @@ export interface TestServer extends TestAddress {
 }
 
 /** Starts a server in this process, on a free port and a folder of its own. */
-export async function startTestServer(env: Record<string, string> = {}): Promise<TestServer> {
+export async function startTestServer(env: Record<string, string> = {}, load?: Load): Promise<TestServer> {
   const dataDir = mkdtempSync(join(tmpdir(), "portolan-"));
   const config = readConfig({
     PORT: "0",
@@ -45,7 +46,7 @@ export async function startTestServer(env: Record<string, string> = {}): Promise
     PORTOLAN_LOG_LEVEL: "error",
     ...env,
   });
-  const server = await startServer(config, pino({ level: config.logLevel }, pino.destination(2)));
+  const server = await startServer(config, pino({ level: config.logLevel }, pino.destination(2)), load);
   await ensureKey(server.kernel, adminKeyName, adminKey);
   const connections: Http2SessionManager[] = [];
   const grpc = (key: string = adminKey): Transport => {

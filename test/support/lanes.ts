@@ -17,6 +17,8 @@ export interface Outcome {
   /** Paths of the fields in BadRequest. */
   readonly fields: string[];
   readonly requestId: string;
+  /** The headers of the response. */
+  readonly headers: http.IncomingHttpHeaders;
 }
 
 /** One RPC with a JSON request, whichever lane it takes. */
@@ -30,7 +32,8 @@ export interface Attempt {
   readonly headers: Record<string, string>;
 }
 
-const codes = [
+/** Names of the status codes, each at its number. */
+export const codes = [
   "OK",
   "CANCELLED",
   "UNKNOWN",
@@ -65,7 +68,11 @@ function readDetails(details: { type: string; value: Uint8Array }[]): Details {
   };
 }
 
-function readStatus(trailer: Record<string, unknown>, httpStatus: number): Outcome {
+function readStatus(
+  trailer: Record<string, unknown>,
+  httpStatus: number,
+  headers: http.IncomingHttpHeaders,
+): Outcome {
   const bytes = Buffer.from(String(trailer["grpc-status-details-bin"] ?? ""), "base64");
   const status = fromBinary(StatusSchema, bytes);
   const details = status.details.map(({ typeUrl, value }) => ({
@@ -76,6 +83,7 @@ function readStatus(trailer: Record<string, unknown>, httpStatus: number): Outco
     code: codes[Number(trailer["grpc-status"])] ?? "",
     httpStatus,
     message: decodeURIComponent(String(trailer["grpc-message"] ?? "")),
+    headers,
     ...readDetails(details),
   };
 }
@@ -154,7 +162,7 @@ async function grpc({ url }: TestAddress, { method, body, headers }: Attempt): P
         trailer = received;
       });
       stream.on("error", reject);
-      stream.on("close", () => resolve(readStatus({ ...head, ...trailer }, Number(head[":status"]))));
+      stream.on("close", () => resolve(readStatus({ ...head, ...trailer }, Number(head[":status"]), head)));
       stream.resume();
       stream.end(frame(text(body)));
     });
@@ -166,7 +174,7 @@ async function grpc({ url }: TestAddress, { method, body, headers }: Attempt): P
 async function grpcWeb(server: TestAddress, { method, body, headers }: Attempt): Promise<Outcome> {
   const type = { "content-type": "application/grpc-web+json", ...headers };
   const answer = await exchange(server, "POST", `/${method}`, type, frame(text(body)));
-  if (answer.headers["grpc-status"]) return readStatus(answer.headers, answer.status);
+  if (answer.headers["grpc-status"]) return readStatus(answer.headers, answer.status, answer.headers);
   let { body: rest } = answer;
   while (rest.length > 5 && ((rest[0] ?? 0) & 0x80) === 0) rest = rest.subarray(5 + rest.readUInt32BE(1));
   const lines = rest.subarray(5).toString().split("\r\n");
@@ -174,12 +182,16 @@ async function grpcWeb(server: TestAddress, { method, body, headers }: Attempt):
     line.slice(0, line.indexOf(":")).toLowerCase(),
     line.slice(line.indexOf(":") + 1).trim(),
   ]);
-  return readStatus(Object.fromEntries(pairs), answer.status);
+  return readStatus(Object.fromEntries(pairs), answer.status, answer.headers);
 }
 
 async function connect(server: TestAddress, { method, body, headers }: Attempt): Promise<Outcome> {
   const type = { "content-type": "application/json", "connect-protocol-version": "1", ...headers };
-  const { status, body: bytes } = await exchange(server, "POST", `/${method}`, type, text(body));
+  const {
+    status,
+    headers: told,
+    body: bytes,
+  } = await exchange(server, "POST", `/${method}`, type, text(body));
   const { code = "ok", message = "", details = [] } = JSON.parse(bytes.toString());
   const values = details.map(({ type: name, value }: { type: string; value: string }) => ({
     type: name,
@@ -187,7 +199,7 @@ async function connect(server: TestAddress, { method, body, headers }: Attempt):
   }));
   // Connect spells this one code in the American way.
   const name = String(code).toUpperCase().replace("CANCELED", "CANCELLED");
-  return { code: name, httpStatus: status, message, ...readDetails(values) };
+  return { code: name, httpStatus: status, message, headers: told, ...readDetails(values) };
 }
 
 async function rest(server: TestAddress, { rest: { verb, path }, body, headers }: Attempt): Promise<Outcome> {
@@ -217,6 +229,7 @@ async function rest(server: TestAddress, { rest: { verb, path }, body, headers }
     metadata,
     fields: violations.map(({ field }: { field: string }) => field),
     requestId,
+    headers: answer.headers,
   };
 }
 

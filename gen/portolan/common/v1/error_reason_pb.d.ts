@@ -154,6 +154,42 @@ export enum ErrorReason {
   UNKNOWN_FIELD = 19,
 
   /**
+   * The caller's limit is used up; metadata `limit`, `plan` and `window` (seconds) tell which, with
+   * `method` if it is the limit of that method alone, and RetryInfo when a call is let in again.
+   *
+   * @generated from enum value: ERROR_REASON_RATE_LIMITED = 80;
+   */
+  RATE_LIMITED = 80,
+
+  /**
+   * The caller has as many streams open as its plan allows; metadata `limit` and `plan`.
+   *
+   * @generated from enum value: ERROR_REASON_TOO_MANY_STREAMS = 81;
+   */
+  TOO_MANY_STREAMS = 81,
+
+  /**
+   * The caller has as many calls in flight as its plan allows; metadata `limit` and `plan`.
+   *
+   * @generated from enum value: ERROR_REASON_TOO_MANY_CALLS = 82;
+   */
+  TOO_MANY_CALLS = 82,
+
+  /**
+   * The server is overloaded and takes no new calls; RetryInfo tells when to try again.
+   *
+   * @generated from enum value: ERROR_REASON_OVERLOADED = 83;
+   */
+  OVERLOADED = 83,
+
+  /**
+   * There is no plan of this name; metadata `plan` and `plans`, those that there are.
+   *
+   * @generated from enum value: ERROR_REASON_UNKNOWN_PLAN = 84;
+   */
+  UNKNOWN_PLAN = 84,
+
+  /**
    * The grant type of a token request is not `client_credentials`.
    *
    * @generated from enum value: ERROR_REASON_UNSUPPORTED_GRANT_TYPE = 20;

@@ -80,6 +80,13 @@ export declare type ApiKey = Message<"portolan.identity.v1.ApiKey"> & {
    * @generated from field: google.protobuf.Timestamp last_used_at = 9;
    */
   lastUsedAt?: Timestamp | undefined;
+
+  /**
+   * Name of the plan that limits its calls.
+   *
+   * @generated from field: string plan = 10;
+   */
+  plan: string;
 };
 
 /**

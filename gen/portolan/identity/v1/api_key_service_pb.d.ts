@@ -48,6 +48,23 @@ export declare type CreateApiKeyRequest = Message<"portolan.identity.v1.CreateAp
    * @generated from field: string tenant_id = 4;
    */
   tenantId: string;
+
+  /**
+   * Name of the plan that limits its calls, up to 63 characters. Empty means `device` for
+   * ROLE_DEVICE and `default` for the rest. Administrators of other tenants than the first may name
+   * only that, or the plan of their own key.
+   *
+   * @generated from field: string plan = 5;
+   */
+  plan: string;
+
+  /**
+   * The same as the Idempotency-Key header, for protocols without headers, up to 128 characters.
+   * The header wins.
+   *
+   * @generated from field: string request_id = 6;
+   */
+  requestId: string;
 };
 
 /**
@@ -316,7 +333,8 @@ export declare const ApiKeyUsageDaySchema: GenMessage<ApiKeyUsageDay>;
  */
 export declare const ApiKeyService: GenService<{
   /**
-   * Makes a key. The response is the only place where its secret is ever shown.
+   * Makes a key. The response is the only place where its secret is ever shown. Fails with
+   * UNKNOWN_PLAN.
    *
    * @generated from rpc portolan.identity.v1.ApiKeyService.CreateApiKey
    */

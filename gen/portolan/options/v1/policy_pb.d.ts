@@ -7,12 +7,53 @@
 
 import type { GenEnum, GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { EnumValueOptions, FieldOptions, MethodOptions } from "@bufbuild/protobuf/wkt";
+import type { Duration, EnumValueOptions, FieldOptions, MethodOptions } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file portolan/options/v1/policy.proto.
  */
 export declare const file_portolan_options_v1_policy: GenFile;
+
+/**
+ * A limit of one RPC. It holds beside that of the caller's plan, unless the plan is exempt.
+ *
+ * @generated from message portolan.options.v1.MethodLimit
+ */
+export declare type MethodLimit = Message<"portolan.options.v1.MethodLimit"> & {
+  /**
+   * Calls in each `per`, at least 1.
+   *
+   * @generated from field: uint32 requests = 1;
+   */
+  requests: number;
+
+  /**
+   * The time that `requests` are meant for, in whole seconds, at least 1.
+   *
+   * @generated from field: google.protobuf.Duration per = 2;
+   */
+  per?: Duration | undefined;
+
+  /**
+   * Calls at once, after a pause; 0 means as many as `requests`.
+   *
+   * @generated from field: uint32 burst = 3;
+   */
+  burst: number;
+
+  /**
+   * Whose calls are counted together.
+   *
+   * @generated from field: portolan.options.v1.LimitScope scope = 4;
+   */
+  scope: LimitScope;
+};
+
+/**
+ * Describes the message portolan.options.v1.MethodLimit.
+ * Use `create(MethodLimitSchema)` to create a new message.
+ */
+export declare const MethodLimitSchema: GenMessage<MethodLimit>;
 
 /**
  * The rule an RPC lives under, the same for every protocol.
@@ -59,10 +100,18 @@ export declare type Policy = Message<"portolan.options.v1.Policy"> & {
   /**
    * Whether an `Idempotency-Key` header is honoured: for 24 hours the same key with the same
    * request replays the first response, and with another request fails with IDEMPOTENCY_CONFLICT.
+   * The request then has a field `request_id`, which means the same.
    *
    * @generated from field: bool idempotency_key = 6;
    */
   idempotencyKey: boolean;
+
+  /**
+   * Limits of this RPC alone. Each counts calls, not units.
+   *
+   * @generated from field: repeated portolan.options.v1.MethodLimit limits = 7;
+   */
+  limits: MethodLimit[];
 
   /**
    * Why an RPC with side effects leaves no row in the audit log, for people.
@@ -220,6 +269,32 @@ export enum Access {
  * Describes the enum portolan.options.v1.Access.
  */
 export declare const AccessSchema: GenEnum<Access>;
+
+/**
+ * Whose calls a limit counts together.
+ *
+ * @generated from enum portolan.options.v1.LimitScope
+ */
+export enum LimitScope {
+  /**
+   * Those of the API key, directly or by token; without a key, those of the client's address.
+   *
+   * @generated from enum value: LIMIT_SCOPE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Those of the client's address, whatever credentials they bear.
+   *
+   * @generated from enum value: LIMIT_SCOPE_ADDRESS = 1;
+   */
+  ADDRESS = 1,
+}
+
+/**
+ * Describes the enum portolan.options.v1.LimitScope.
+ */
+export declare const LimitScopeSchema: GenEnum<LimitScope>;
 
 /**
  * The RPC's policy. Every RPC has one.

@@ -6,34 +6,41 @@
 // or documents a rule reads it here, so no rule is written twice.
 
 import { enumDesc, extDesc, fileDesc, messageDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
-import { file_google_protobuf_descriptor } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_descriptor, file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file portolan/options/v1/policy.proto.
  */
 export const file_portolan_options_v1_policy = /*@__PURE__*/
-  fileDesc("CiBwb3J0b2xhbi9vcHRpb25zL3YxL3BvbGljeS5wcm90bxITcG9ydG9sYW4ub3B0aW9ucy52MSLNAQoGUG9saWN5EisKBmFjY2VzcxgBIAEoDjIbLnBvcnRvbGFuLm9wdGlvbnMudjEuQWNjZXNzEhIKCnBlcm1pc3Npb24YAiABKAkSKAoFcm9sZXMYAyADKA4yGS5wb3J0b2xhbi5vcHRpb25zLnYxLlJvbGUSDwoHYXVkaXRlZBgEIAEoCBIRCglyYXRlX2Nvc3QYBSABKA0SFwoPaWRlbXBvdGVuY3lfa2V5GAYgASgIEhsKE2F1ZGl0X2V4ZW1wdF9yZWFzb24YCiABKAkiHgoEUmVzdBIWCg5zdWNjZXNzX3N0YXR1cxgBIAEoDSInCglNcXR0VG9waWMSDQoFdG9waWMYASABKAkSCwoDcW9zGAIgASgNKnAKBFJvbGUSFAoQUk9MRV9VTlNQRUNJRklFRBAAEg8KC1JPTEVfVklFV0VSEAESDgoKUk9MRV9QSUxPVBACEhAKDFJPTEVfTUFOQUdFUhADEg4KClJPTEVfQURNSU4QBBIPCgtST0xFX0RFVklDRRAFKlwKBkFjY2VzcxIWChJBQ0NFU1NfVU5TUEVDSUZJRUQQABIVChFBQ0NFU1NfUEVSTUlTU0lPThABEhEKDUFDQ0VTU19QVUJMSUMQAhIQCgxBQ0NFU1NfU0hBUkUQAzpVCgZwb2xpY3kSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxi1hwMgASgLMhsucG9ydG9sYW4ub3B0aW9ucy52MS5Qb2xpY3lSBnBvbGljeTpPCgRyZXN0Eh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMYtocDIAEoCzIZLnBvcnRvbGFuLm9wdGlvbnMudjEuUmVzdFIEcmVzdDpUCgRtcXR0Eh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMYt4cDIAEoCzIeLnBvcnRvbGFuLm9wdGlvbnMudjEuTXF0dFRvcGljUgRtcXR0OjkKB2FsaWFzZXMSHS5nb29nbGUucHJvdG9idWYuRmllbGRPcHRpb25zGLWHAyADKAlSB2FsaWFzZXM6NwoGc2VjcmV0Eh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxi2hwMgASgIUgZzZWNyZXQ6QQoJc3BlbGxpbmdzEiEuZ29vZ2xlLnByb3RvYnVmLkVudW1WYWx1ZU9wdGlvbnMYtYcDIAMoCVIJc3BlbGxpbmdzYgZwcm90bzM", [file_google_protobuf_descriptor]);
+  fileDesc("CiBwb3J0b2xhbi9vcHRpb25zL3YxL3BvbGljeS5wcm90bxITcG9ydG9sYW4ub3B0aW9ucy52MSKGAQoLTWV0aG9kTGltaXQSEAoIcmVxdWVzdHMYASABKA0SJgoDcGVyGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBWJ1cnN0GAMgASgNEi4KBXNjb3BlGAQgASgOMh8ucG9ydG9sYW4ub3B0aW9ucy52MS5MaW1pdFNjb3BlIv8BCgZQb2xpY3kSKwoGYWNjZXNzGAEgASgOMhsucG9ydG9sYW4ub3B0aW9ucy52MS5BY2Nlc3MSEgoKcGVybWlzc2lvbhgCIAEoCRIoCgVyb2xlcxgDIAMoDjIZLnBvcnRvbGFuLm9wdGlvbnMudjEuUm9sZRIPCgdhdWRpdGVkGAQgASgIEhEKCXJhdGVfY29zdBgFIAEoDRIXCg9pZGVtcG90ZW5jeV9rZXkYBiABKAgSMAoGbGltaXRzGAcgAygLMiAucG9ydG9sYW4ub3B0aW9ucy52MS5NZXRob2RMaW1pdBIbChNhdWRpdF9leGVtcHRfcmVhc29uGAogASgJIh4KBFJlc3QSFgoOc3VjY2Vzc19zdGF0dXMYASABKA0iJwoJTXF0dFRvcGljEg0KBXRvcGljGAEgASgJEgsKA3FvcxgCIAEoDSpwCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABIPCgtST0xFX1ZJRVdFUhABEg4KClJPTEVfUElMT1QQAhIQCgxST0xFX01BTkFHRVIQAxIOCgpST0xFX0FETUlOEAQSDwoLUk9MRV9ERVZJQ0UQBSpcCgZBY2Nlc3MSFgoSQUNDRVNTX1VOU1BFQ0lGSUVEEAASFQoRQUNDRVNTX1BFUk1JU1NJT04QARIRCg1BQ0NFU1NfUFVCTElDEAISEAoMQUNDRVNTX1NIQVJFEAMqQgoKTGltaXRTY29wZRIbChdMSU1JVF9TQ09QRV9VTlNQRUNJRklFRBAAEhcKE0xJTUlUX1NDT1BFX0FERFJFU1MQATpVCgZwb2xpY3kSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxi1hwMgASgLMhsucG9ydG9sYW4ub3B0aW9ucy52MS5Qb2xpY3lSBnBvbGljeTpPCgRyZXN0Eh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMYtocDIAEoCzIZLnBvcnRvbGFuLm9wdGlvbnMudjEuUmVzdFIEcmVzdDpUCgRtcXR0Eh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMYt4cDIAEoCzIeLnBvcnRvbGFuLm9wdGlvbnMudjEuTXF0dFRvcGljUgRtcXR0OjkKB2FsaWFzZXMSHS5nb29nbGUucHJvdG9idWYuRmllbGRPcHRpb25zGLWHAyADKAlSB2FsaWFzZXM6NwoGc2VjcmV0Eh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxi2hwMgASgIUgZzZWNyZXQ6QQoJc3BlbGxpbmdzEiEuZ29vZ2xlLnByb3RvYnVmLkVudW1WYWx1ZU9wdGlvbnMYtYcDIAMoCVIJc3BlbGxpbmdzYgZwcm90bzM", [file_google_protobuf_descriptor, file_google_protobuf_duration]);
+
+/**
+ * Describes the message portolan.options.v1.MethodLimit.
+ * Use `create(MethodLimitSchema)` to create a new message.
+ */
+export const MethodLimitSchema = /*@__PURE__*/
+  messageDesc(file_portolan_options_v1_policy, 0);
 
 /**
  * Describes the message portolan.options.v1.Policy.
  * Use `create(PolicySchema)` to create a new message.
  */
 export const PolicySchema = /*@__PURE__*/
-  messageDesc(file_portolan_options_v1_policy, 0);
+  messageDesc(file_portolan_options_v1_policy, 1);
 
 /**
  * Describes the message portolan.options.v1.Rest.
  * Use `create(RestSchema)` to create a new message.
  */
 export const RestSchema = /*@__PURE__*/
-  messageDesc(file_portolan_options_v1_policy, 1);
+  messageDesc(file_portolan_options_v1_policy, 2);
 
 /**
  * Describes the message portolan.options.v1.MqttTopic.
  * Use `create(MqttTopicSchema)` to create a new message.
  */
 export const MqttTopicSchema = /*@__PURE__*/
-  messageDesc(file_portolan_options_v1_policy, 2);
+  messageDesc(file_portolan_options_v1_policy, 3);
 
 /**
  * Describes the enum portolan.options.v1.Role.
@@ -63,6 +70,20 @@ export const AccessSchema = /*@__PURE__*/
  */
 export const Access = /*@__PURE__*/
   tsEnum(AccessSchema);
+
+/**
+ * Describes the enum portolan.options.v1.LimitScope.
+ */
+export const LimitScopeSchema = /*@__PURE__*/
+  enumDesc(file_portolan_options_v1_policy, 2);
+
+/**
+ * Whose calls a limit counts together.
+ *
+ * @generated from enum portolan.options.v1.LimitScope
+ */
+export const LimitScope = /*@__PURE__*/
+  tsEnum(LimitScopeSchema);
 
 /**
  * The RPC's policy. Every RPC has one.

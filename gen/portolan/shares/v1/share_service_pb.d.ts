@@ -90,6 +90,14 @@ export declare type CreateShareRequest = Message<"portolan.shares.v1.CreateShare
    * @generated from field: string pin = 10;
    */
   pin: string;
+
+  /**
+   * The same as the Idempotency-Key header, for protocols without headers, up to 128 characters.
+   * The header wins.
+   *
+   * @generated from field: string request_id = 11;
+   */
+  requestId: string;
 };
 
 /**

@@ -155,6 +155,14 @@ export declare type RegisterResourceRequest = Message<"portolan.streams.v1.Regis
    * @generated from field: portolan.common.v1.GeoPoint home = 5;
    */
   home?: GeoPoint | undefined;
+
+  /**
+   * The same as the Idempotency-Key header, for protocols without headers, up to 128 characters.
+   * The header wins.
+   *
+   * @generated from field: string request_id = 6;
+   */
+  requestId: string;
 };
 
 /**
