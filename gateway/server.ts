@@ -11,6 +11,7 @@ import type { Config } from "#kernel/config.ts";
 import { type Database, openPostgres, openSqlite } from "#kernel/database.ts";
 import { createBus, eventMigrations } from "#kernel/events.ts";
 import { createTransactions, type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
+import { demandIndexes } from "#kernel/list/indexes.ts";
 import { migrate } from "#kernel/migrate.ts";
 import { createPresence } from "#kernel/presence.ts";
 import { pruneReplays, replayMigrations } from "#kernel/replay.ts";
@@ -77,6 +78,10 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   const identity = await createIdentity(kernel, permissions);
   modules.unshift(identity.module);
   const adminKey = await openAdminKey(kernel, config);
+  await demandIndexes(
+    database,
+    modules.flatMap((module) => module.lists ?? []),
+  );
 
   const gate = createGate({ database, log, authenticator: identity.authenticator });
   const endpoints = modules.flatMap((module) =>

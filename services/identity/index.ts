@@ -8,7 +8,7 @@ import { newSecret } from "#kernel/ids.ts";
 import { type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
 import { createApiKeyService, firstTenant } from "./api-key-service.ts";
 import { KeyAuthenticator } from "./authenticator.ts";
-import { apiKeysOf, hashSecret, identityStore, migrations } from "./store.ts";
+import { apiKeyList, apiKeysOf, hashSecret, identityStore, migrations } from "./store.ts";
 import { createTokenService } from "./token-service.ts";
 import { createTokenSigner } from "./tokens.ts";
 
@@ -25,6 +25,7 @@ export async function createIdentity(kernel: Kernel, permissions: ReadonlyMap<Ro
       serve(ApiKeyService, createApiKeyService(kernel, authenticator)),
     ],
     migrations,
+    lists: [apiKeyList],
     start() {
       timer = setInterval(() => {
         authenticator.flushUsage().catch((err) => kernel.log.error({ err }, "usage was not written"));

@@ -80,6 +80,13 @@ export declare type ApiKey = Message<"portolan.identity.v1.ApiKey"> & {
    * @generated from field: google.protobuf.Timestamp last_used_at = 9;
    */
   lastUsedAt?: Timestamp | undefined;
+
+  /**
+   * Version of the key, changed when it is revoked. Use is no part of it.
+   *
+   * @generated from field: string etag = 10;
+   */
+  etag: string;
 };
 
 /**
