@@ -1,18 +1,22 @@
 import {
+  type DescEnum,
   type DescEnumValue,
   type DescField,
   type DescMethod,
   getOption,
+  hasOption,
   type JsonObject,
   type JsonValue,
 } from "@bufbuild/protobuf";
 import { Code, type ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.js";
+import { listable } from "#gen/portolan/options/v1/list_pb.js";
 import { aliases, rest, spellings } from "#gen/portolan/options/v1/policy_pb.js";
 import {
   EnumStyle,
   Envelope,
   ErrorBody,
+  rest_style as restStyle,
   Surface,
   SurfaceSchema,
   type SurfaceStyle,
@@ -22,6 +26,7 @@ import {
 import { fail, type Reason, reasonOf } from "#kernel/errors.ts";
 import { maxMessageBytes } from "./connect/lane.ts";
 import type { Dialect, TranscoderOptions } from "./rest/index.ts";
+import { cutBody, namesIn, spellError } from "./rest-spelling.ts";
 
 type ErrorInfo = Parameters<NonNullable<Dialect["errorBody"]>>[1];
 
@@ -57,13 +62,18 @@ function surfaceDialect(surface: Surface, successStatus = 0): Dialect {
 function makeDialect(surface: Surface, successStatus: number): Dialect {
   const style = styleOf(surface);
   const errorBody = errorBodies[style.errorBody];
+  const nameOf = namesIn(style.protoNames);
+  const wrap = style.envelope === Envelope.SUCCESS_FLAG ? withSuccess : (body: JsonValue) => body;
   return {
     enumStyle: enumStyles[style.enumStyle],
+    enumStyleOf: (desc: DescEnum) =>
+      hasOption(desc, restStyle) ? enumStyles[getOption(desc, restStyle)] : undefined,
     protoNames: style.protoNames,
     fieldAliases: (field: DescField) => getOption(field, aliases),
     enumSpellings: (value: DescEnumValue) => getOption(value, spellings),
-    ...(style.envelope === Envelope.SUCCESS_FLAG && { envelope: withSuccess }),
-    ...(errorBody && { errorBody }),
+    foldsBrackets: (field: DescField) => getOption(field, listable).expression !== undefined,
+    envelope: (body, response) => wrap(cutBody(body, response, nameOf)),
+    ...(errorBody && { errorBody: (error, info) => errorBody(spellError(error, nameOf), info) }),
     errorStatus,
     ...(successStatus !== 0 && { successStatus }),
   };
@@ -82,6 +92,7 @@ const statuses: Partial<Record<Reason, number>> = {
   UNSUPPORTED_MEDIA_TYPE: 415,
   METHOD_NOT_ALLOWED: 405,
   UNKNOWN_METHOD: 404,
+  ETAG_MISMATCH: 412,
 };
 
 const errorStatus = (error: ConnectError): number | undefined => {
@@ -95,6 +106,9 @@ const fleetNames: Partial<Record<Reason, string>> = {
   MALFORMED_REQUEST: "invalid_request",
   UNKNOWN_FIELD: "invalid_request",
   INVALID_PAGE_TOKEN: "invalid_request",
+  INVALID_FILTER: "invalid_request",
+  INVALID_SORT: "invalid_request",
+  INVALID_FIELD_MASK: "invalid_request",
 };
 
 const oauthNames: Partial<Record<Reason, string>> = {

@@ -11,6 +11,7 @@ import type { Registration } from "#kernel/kernel.ts";
 import { toFailure } from "../wire-error.ts";
 import { policyOf } from "./policy.ts";
 import { createReplay } from "./replay.ts";
+import { createSparse } from "./sparse.ts";
 import { validate } from "./validate.ts";
 
 /** Finds out who calls. */
@@ -33,8 +34,8 @@ type Handler = (input: unknown, context: HandlerContext) => unknown;
 
 /**
  * Turns handlers into endpoints that every lane calls alike. A call passes, once and in this
- * order: authenticate, authorize, validate, replay; then the handler runs. Whatever fails leaves
- * as an error with a reason and the request id.
+ * order: authenticate, authorize, validate, replay; then the handler runs, and its response is cut
+ * down to the fields asked for. Whatever fails leaves as an error with a reason and the request id.
  */
 export function createGate({ database, log, authenticator }: GateOptions) {
   const replay = createReplay(database);
@@ -75,6 +76,7 @@ export function createGate({ database, log, authenticator }: GateOptions) {
 
   function endpoint(method: DescMethod, handler: Handler): Endpoint {
     const policy = policyOf(method);
+    const sparse = createSparse(method);
     const prepare = async (input: Message | AsyncIterable<Message>, context: HandlerContext) => {
       await admit(policy, context);
       if (method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming") {
@@ -89,8 +91,10 @@ export function createGate({ database, log, authenticator }: GateOptions) {
     ): Promise<Message> => {
       try {
         const ready = await prepare(input, context);
+        const cut = sparse?.(ready as Message);
         const run = async () => create(method.output, (await handler(ready, context)) as never);
-        return await (policy.idempotencyKey ? replay(ready as Message, context, run) : run());
+        const response = await (policy.idempotencyKey ? replay(ready as Message, context, run) : run());
+        return cut ? cut(response) : response;
       } catch (thrown) {
         throw failure(method, context, thrown);
       }

@@ -48,6 +48,7 @@ export function bindQuery(
 ): BoundQuery {
   const json: JsonObject = {};
   const violations: Violation[] = [];
+  const folded: Place[] = [];
   for (const [name, text] of parameters) {
     const place = findPlace(plan, name);
     if (!place) {
@@ -61,6 +62,11 @@ export function bindQuery(
       continue;
     }
     if (boundOtherwise(place.fields.map((f) => f.desc.name).join("."))) continue;
+    if (field.folds && place.mapKey !== undefined) {
+      if (!fold(json, place, text)) violations.push({ field: name, description: "is given more than once" });
+      folded.push(place);
+      continue;
+    }
     const value = leafJson(field, text);
     if (!fits(spelling, place, plan, value)) {
       const description = `must be ${expected(field.desc, () => field.enum?.names ?? [])}`;
@@ -68,6 +74,11 @@ export function bindQuery(
     } else if (!put(json, place, value)) {
       violations.push({ field: name, description: "is given more than once" });
     }
+  }
+  for (const { fields } of folded) {
+    const object = objectAt(json, fields.slice(0, -1));
+    const { key } = fields.at(-1) as Field;
+    if (isObject(object[key])) object[key] = JSON.stringify(object[key]);
   }
   return { json, violations };
 }
@@ -89,8 +100,9 @@ function findPlace(plan: Plan, name: string): Place | undefined {
     fields.push(field);
     message = field.desc.fieldKind === "message" ? field.child : undefined;
   }
-  const isMap = fields.at(-1)?.desc.fieldKind === "map";
-  return mapKey !== undefined && !isMap ? undefined : { fields, mapKey };
+  const last = fields.at(-1);
+  const takesKey = last?.desc.fieldKind === "map" || last?.folds === true;
+  return mapKey !== undefined && !takesKey ? undefined : { fields, mapKey };
 }
 
 function unbindable(field: Field, { mapKey }: Place): string | undefined {
@@ -194,6 +206,27 @@ function put(root: JsonObject, place: Place, value: JsonValue): boolean {
   if (there !== undefined) return false;
   object[field.key] = wrap(place, value);
   return true;
+}
+
+/** Gathers `field[a][b]=c` as `{a: {b: c}}`; false if the place is taken. */
+function fold(root: JsonObject, { fields, mapKey = "" }: Place, text: string): boolean {
+  const keys = [(fields.at(-1) as Field).key, ...mapKey.split("][")];
+  const leaf = keys.pop() as string;
+  let object = objectAt(root, fields.slice(0, -1));
+  for (const key of keys) {
+    if (!Object.hasOwn(object, key)) define(object, key, {});
+    const next = object[key];
+    if (!isObject(next)) return false;
+    object = next;
+  }
+  if (Object.hasOwn(object, leaf)) return false;
+  define(object, leaf, text);
+  return true;
+}
+
+/** Sets a key that a client chose, which assignment would not do for "__proto__". */
+function define(object: JsonObject, key: string, value: JsonValue): void {
+  Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true });
 }
 
 /** The object that fields lead to, made if it is not there. */
