@@ -62,11 +62,6 @@ export function bindQuery(
       continue;
     }
     if (boundOtherwise(place.fields.map((f) => f.desc.name).join("."))) continue;
-    if (field.folds && place.mapKey !== undefined) {
-      if (!fold(json, place, text)) violations.push({ field: name, description: "is given more than once" });
-      folded.push(place);
-      continue;
-    }
     const value = leafJson(field, text);
     if (!fits(spelling, place, plan, value)) {
       const description = `must be ${expected(field.desc, () => field.enum?.names ?? [])}`;
@@ -74,12 +69,9 @@ export function bindQuery(
     } else if (!put(json, place, value)) {
       violations.push({ field: name, description: "is given more than once" });
     }
+    if (field.folds && place.mapKey !== undefined) folded.push(place);
   }
-  for (const { fields } of folded) {
-    const object = objectAt(json, fields.slice(0, -1));
-    const { key } = fields.at(-1) as Field;
-    if (isObject(object[key])) object[key] = JSON.stringify(object[key]);
-  }
+  for (const place of folded) unfold(json, place);
   return { json, violations };
 }
 
@@ -191,8 +183,9 @@ function wrap({ fields, mapKey }: Place, value: JsonValue): JsonValue {
 
 /** Puts a value in its place; false if the place is taken. */
 function put(root: JsonObject, place: Place, value: JsonValue): boolean {
-  const object = objectAt(root, place.fields.slice(0, -1));
   const field = place.fields.at(-1) as Field;
+  if (field.folds && place.mapKey !== undefined) return fold(root, place, value);
+  const object = objectAt(root, place.fields.slice(0, -1));
   const there = object[field.key];
   if (field.desc.fieldKind === "list" && Array.isArray(there)) {
     there.push(value);
@@ -209,7 +202,7 @@ function put(root: JsonObject, place: Place, value: JsonValue): boolean {
 }
 
 /** Gathers `field[a][b]=c` as `{a: {b: c}}`; false if the place is taken. */
-function fold(root: JsonObject, { fields, mapKey = "" }: Place, text: string): boolean {
+function fold(root: JsonObject, { fields, mapKey = "" }: Place, value: JsonValue): boolean {
   const keys = [(fields.at(-1) as Field).key, ...mapKey.split("][")];
   const leaf = keys.pop() as string;
   let object = objectAt(root, fields.slice(0, -1));
@@ -220,8 +213,15 @@ function fold(root: JsonObject, { fields, mapKey = "" }: Place, text: string): b
     object = next;
   }
   if (Object.hasOwn(object, leaf)) return false;
-  define(object, leaf, text);
+  define(object, leaf, value);
   return true;
+}
+
+/** Makes what was gathered the text of its field. */
+function unfold(root: JsonObject, { fields }: Place): void {
+  const object = objectAt(root, fields.slice(0, -1));
+  const { key } = fields.at(-1) as Field;
+  if (isObject(object[key])) object[key] = JSON.stringify(object[key]);
 }
 
 /** Sets a key that a client chose, which assignment would not do for "__proto__". */

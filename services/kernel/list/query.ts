@@ -121,7 +121,15 @@ export function afterRow(keys: readonly OrderKey[], values: readonly (ColumnValu
     const equal = keys.slice(0, index).map((before, place) => same(before, values[place] ?? null));
     return all([...equal, past(key, values[index] ?? null)]);
   });
-  return any(alternatives);
+  const from = fromOn(first, values[0] ?? null);
+  return from ? all([from, any(alternatives)]) : any(alternatives);
+}
+
+/** What the first key says by itself: no more than the whole condition, but an index can begin there. */
+function fromOn({ column, descending }: OrderKey, value: ColumnValue | null): Condition | undefined {
+  if (value === null) return descending ? isNull(column) : undefined;
+  if (!descending) return sql`${sql.ref(column.name)} >= ${value}`;
+  return column.nullable ? undefined : sql`${sql.ref(column.name)} <= ${value}`;
 }
 
 const same = ({ column }: OrderKey, value: ColumnValue | null): Condition =>
