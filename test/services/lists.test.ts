@@ -134,6 +134,25 @@ onEachEngine((database) => {
     });
   });
 
+  it("goes on after items of the longest names there can be", async () => {
+    const { secret } = await server.newKey(Role.ADMIN, { tenantId: "long-names" });
+    const mine = server.client(JobService, secret);
+    const deviceGroupId = await server.newGroup(secret);
+    for (const last of ["a", "b"]) {
+      await mine.createJob({ name: "\u0001".repeat(199) + last, deviceGroupId, scheduledAt: later });
+      await mine.createJob({ name: "\u{1f681}".repeat(199) + last, deviceGroupId, scheduledAt: later });
+    }
+    const found: string[] = [];
+    for (let path = "/v3/jobs?sort=-name,deviceGroupId&limit=1"; path !== ""; ) {
+      const { status, json } = await server.rest("GET", path, { apiKey: secret });
+      expect([status, json.count]).toEqual([200, 1]);
+      found.push(json.jobs[0].name.at(-1) + json.jobs[0].name.codePointAt(0).toString(16));
+      path =
+        json.nextPageToken && `/v3/jobs?sort=-name,deviceGroupId&limit=1&pageToken=${json.nextPageToken}`;
+    }
+    expect(found).toEqual(["b1f681", "a1f681", "b1", "a1"]);
+  });
+
   describe("fields", () => {
     it("cuts items and resources down to what was asked for, over REST as over the others", async () => {
       const { json } = await get("/v3/jobs?fields=name,error_message,_links.self&sort=name&limit=1");

@@ -1,4 +1,5 @@
 import { ConnectError } from "@connectrpc/connect";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BadRequestSchema } from "#gen/google/rpc/error_details_pb.js";
 import { JobSchema } from "#gen/portolan/jobs/v1/job_pb.js";
@@ -107,6 +108,46 @@ describe("a filter", () => {
   ])("refuses %s", (_, text, field, reason) => {
     expect(failure(() => parseFilter(text, fields, limits))).toEqual(["INVALID_FILTER", field, reason]);
   });
+});
+
+it("takes or refuses every JSON there is, and fails in no other way", () => {
+  const keys = [
+    "and",
+    "or",
+    "not",
+    "name",
+    "priority",
+    "status",
+    "createdAt",
+    "eq",
+    "in",
+    "exists",
+    "prefix",
+    "x",
+  ];
+  const { json } = fc.letrec((tie) => ({
+    json: fc.oneof(
+      { maxDepth: 4 },
+      fc.constantFrom(null, true, "QUEUED", "1", 3, -1.5, "2026-01-31T12:00:00Z"),
+      fc.jsonValue({ maxDepth: 1 }),
+      fc.array(tie("json"), { maxLength: 3 }),
+      fc.dictionary(fc.constantFrom(...keys), tie("json"), { maxKeys: 3 }),
+    ),
+  }));
+  let taken = 0;
+  fc.assert(
+    fc.property(json, (value) => {
+      const text = JSON.stringify(value);
+      try {
+        parseFilter(text, fields, limits);
+        taken++;
+      } catch {
+        expect(failure(() => parseFilter(text, fields, limits))[0]).toBe("INVALID_FILTER");
+      }
+    }),
+    { numRuns: 2000 },
+  );
+  expect(taken).toBeGreaterThan(0);
 });
 
 describe("an order", () => {
