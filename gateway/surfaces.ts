@@ -5,7 +5,6 @@ import {
   type DescMethod,
   getOption,
   hasOption,
-  type JsonObject,
   type JsonValue,
 } from "@bufbuild/protobuf";
 import { Code, type ConnectError } from "@connectrpc/connect";
@@ -14,7 +13,6 @@ import { listable } from "#gen/portolan/options/v1/list_pb.js";
 import { aliases, rest, spellings } from "#gen/portolan/options/v1/policy_pb.js";
 import {
   EnumStyle,
-  Envelope,
   ErrorBody,
   rest_style as restStyle,
   Surface,
@@ -25,6 +23,7 @@ import {
 } from "#gen/portolan/options/v1/surface_pb.js";
 import { fail, type Reason, reasonOf } from "#kernel/errors.ts";
 import { maxMessageBytes } from "./connect/lane.ts";
+import { envelopes } from "./envelopes.ts";
 import type { Dialect, TranscoderOptions } from "./rest/index.ts";
 import { cutBody, namesIn, spellError } from "./rest-spelling.ts";
 
@@ -63,7 +62,7 @@ function makeDialect(surface: Surface, successStatus: number): Dialect {
   const style = styleOf(surface);
   const errorBody = errorBodies[style.errorBody];
   const nameOf = namesIn(style.protoNames);
-  const wrap = style.envelope === Envelope.SUCCESS_FLAG ? withSuccess : (body: JsonValue) => body;
+  const wrap = envelopes[style.envelope] ?? ((body: JsonValue) => body);
   return {
     enumStyle: enumStyles[style.enumStyle],
     enumStyleOf: (desc: DescEnum) =>
@@ -72,7 +71,7 @@ function makeDialect(surface: Surface, successStatus: number): Dialect {
     fieldAliases: (field: DescField) => getOption(field, aliases),
     enumSpellings: (value: DescEnumValue) => getOption(value, spellings),
     foldsBrackets: (field: DescField) => getOption(field, listable).expression !== undefined,
-    envelope: (body, response) => wrap(cutBody(body, response, nameOf)),
+    envelope: (body, response, method) => wrap(cutBody(body, response, nameOf), response, method, nameOf),
     ...(errorBody && { errorBody: (error, info) => errorBody(spellError(error, nameOf), info) }),
     errorStatus,
     ...(successStatus !== 0 && { successStatus }),
@@ -83,8 +82,6 @@ function styleOf(surface: Surface): SurfaceStyle {
   const value = SurfaceSchema.value[surface];
   return getOption(value as DescEnumValue, styleOption);
 }
-
-const withSuccess = (body: JsonValue): JsonValue => ({ success: true, ...(body as JsonObject) });
 
 /** Statuses that differ from the one of the code. */
 const statuses: Partial<Record<Reason, number>> = {

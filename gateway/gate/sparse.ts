@@ -27,6 +27,14 @@ const cuts = new WeakMap<Message, Cut>();
 /** What a response was cut down to; undefined if it is whole. */
 export const cutOf = (response: Message): Cut | undefined => cuts.get(response);
 
+/** The field of a method's response that holds the resource, or the resources, if there is one such field. */
+export function subjectOf({ output }: DescMethod): DescField | undefined {
+  const subjects = output.fields.filter(
+    ({ message }) => message && message.typeName !== PageInfoSchema.typeName,
+  );
+  return subjects.length === 1 ? subjects[0] : undefined;
+}
+
 /**
  * What the request field `fields` of a method does: gives a function that takes a request, and
  * gives one that cuts its response down, or undefined if the request asks for everything.
@@ -36,11 +44,8 @@ export const cutOf = (response: Message): Cut | undefined => cuts.get(response);
 export function createSparse(method: DescMethod) {
   const mask = method.input.field.fields;
   if (mask?.fieldKind !== "message" || mask.message.typeName !== FieldMaskSchema.typeName) return undefined;
-  const subjects = method.output.fields.filter(
-    ({ message }) => message && message.typeName !== PageInfoSchema.typeName,
-  );
-  const [subject] = subjects;
-  if (!subject?.message || subjects.length > 1) {
+  const subject = subjectOf(method);
+  if (!subject?.message) {
     throw new Error(`${method.parent.typeName}.${method.name}: no single field of the response to cut down`);
   }
   const desc = subject.message;
