@@ -13,7 +13,7 @@ export function createPeers(): Pick<Kernel, "peer" | "peerStream"> & {
   function call(method: DescMethod, input: unknown, context: HandlerContext) {
     const endpoint = known.get(method);
     if (!endpoint) throw new Error(`${method.parent.typeName}.${method.name} is not served here`);
-    const { replay: _, ...info } = context.values.get(callInfo);
+    const { replay: _, audit: __, ...info } = context.values.get(callInfo);
     const inner = createHandlerContext({
       service: method.parent,
       method,

@@ -6,7 +6,11 @@ import { Health } from "#gen/grpc/health/v1/health_pb.js";
 import { ServerReflection as ReflectionV1 } from "#gen/grpc/reflection/v1/reflection_pb.js";
 import { ServerReflection as ReflectionV1alpha } from "#gen/grpc/reflection/v1alpha/reflection_pb.js";
 import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
+import { AuditLogService } from "#gen/portolan/identity/v1/audit_log_service_pb.js";
+import { TenantService } from "#gen/portolan/identity/v1/tenant_service_pb.js";
 import { TokenService } from "#gen/portolan/identity/v1/token_service_pb.js";
+import { UserService } from "#gen/portolan/identity/v1/user_service_pb.js";
+import { auditMigrations } from "#kernel/audit-store.ts";
 import type { Config } from "#kernel/config.ts";
 import { type Database, openPostgres, openSqlite } from "#kernel/database.ts";
 import { createBus, eventMigrations } from "#kernel/events.ts";
@@ -16,6 +20,7 @@ import { migrate } from "#kernel/migrate.ts";
 import { createPresence } from "#kernel/presence.ts";
 import { pruneReplays, replayMigrations } from "#kernel/replay.ts";
 import { createSequence } from "#kernel/sequence.ts";
+import { createStanding } from "#kernel/standing.ts";
 import { createTicker } from "#kernel/ticker.ts";
 import { createTopics } from "#kernel/topics.ts";
 import { createIdentity, migrations as identityMigrations } from "#services/identity/index.ts";
@@ -65,6 +70,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   await migrate(database, [
     ...eventMigrations,
     ...replayMigrations,
+    ...auditMigrations,
     ...identityMigrations,
     ...modules.flatMap((module) => module.migrations),
   ]);
@@ -72,10 +78,13 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
   const services: DescService[] = [
     TokenService,
     ApiKeyService,
+    TenantService,
+    UserService,
+    AuditLogService,
     ...modules.flatMap((module) => module.services.map(({ service }) => service)),
   ];
   const permissions = permissionsByRole(services.flatMap((service) => service.methods));
-  const identity = await createIdentity(kernel, permissions);
+  const identity = await createIdentity(kernel, permissions, config);
   modules.unshift(identity.module);
   const adminKey = await openAdminKey(kernel, config);
   await demandIndexes(
@@ -83,7 +92,13 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     modules.flatMap((module) => module.lists ?? []),
   );
 
-  const gate = createGate({ database, log, authenticator: identity.authenticator });
+  const gate = createGate({
+    database,
+    log,
+    authenticator: identity.authenticator,
+    standing: kernel.standing,
+    usage: identity.usage,
+  });
   const endpoints = modules.flatMap((module) =>
     module.services.flatMap((registration) => gate.bind(registration)),
   );
@@ -113,7 +128,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     credentialQueryParameters: ["token", "access_token"],
     error: transcodingError,
     onDone: ({ error, status }) => {
-      if (status >= 500) log.warn({ status, err: error?.rawMessage }, "REST call failed");
+      if (status >= 500) log.warn({ status, err: error?.cause ?? error }, "REST call failed");
     },
   });
 
@@ -186,6 +201,7 @@ function createKernel(database: Database, peers: ReturnType<typeof createPeers>,
     bus,
     topics: createTopics(createTicker(), nowMs),
     presence: createPresence(nowMs),
+    standing: createStanding(),
     log,
     nowMs,
     nextSequence: createSequence(nowMs),

@@ -92,8 +92,10 @@ const statuses: Partial<Record<Reason, number>> = {
   ETAG_MISMATCH: 412,
 };
 
-const errorStatus = (error: ConnectError): number | undefined => {
+const errorStatus: NonNullable<Dialect["errorStatus"]> = (error, { conditional }) => {
   const reason = reasonOf(error);
+  // The version came as a condition of HTTP, which has a status of its own for that.
+  if (conditional && reason === "CONCURRENT_UPDATE") return 412;
   return reason && statuses[reason];
 };
 
@@ -112,6 +114,7 @@ const oauthNames: Partial<Record<Reason, string>> = {
   UNSUPPORTED_GRANT_TYPE: "unsupported_grant_type",
   INVALID_CLIENT: "invalid_client",
   INVALID_API_KEY: "access_denied",
+  TENANT_SUSPENDED: "access_denied",
 };
 
 const violationsOf = (error: ConnectError) =>

@@ -8,7 +8,10 @@ import type { Database } from "#kernel/database.ts";
 import type { Endpoint } from "#kernel/endpoint.ts";
 import { fail, reasonOf } from "#kernel/errors.ts";
 import type { Registration } from "#kernel/kernel.ts";
+import type { Standing } from "#kernel/standing.ts";
 import { toFailure } from "../wire-error.ts";
+import { createAudit } from "./audit.ts";
+import { type Lease, leaseOf } from "./live.ts";
 import { policyOf } from "./policy.ts";
 import { createReplay } from "./replay.ts";
 import { createSparse } from "./sparse.ts";
@@ -23,11 +26,26 @@ export interface Authenticator {
   authenticate(headers: Headers): Promise<Principal | undefined>;
 }
 
+/** Counts what callers do. */
+export interface UsageMeter {
+  /** Adds calls, failures, and the time in milliseconds that the calls took, to the account of a caller. */
+  count(principal: Principal, method: DescMethod, usage: Usage): void;
+}
+
+/** An addition to an account. */
+export interface Usage {
+  readonly requests?: number;
+  readonly errors?: number;
+  readonly durationMs?: number;
+}
+
 /** What the gate needs. */
 export interface GateOptions {
   readonly database: Database;
   readonly log: Logger;
   readonly authenticator: Authenticator;
+  readonly standing: Standing;
+  readonly usage: UsageMeter;
 }
 
 type Handler = (input: unknown, context: HandlerContext) => unknown;
@@ -35,10 +53,12 @@ type Handler = (input: unknown, context: HandlerContext) => unknown;
 /**
  * Turns handlers into endpoints that every lane calls alike. A call passes, once and in this
  * order: authenticate, authorize, validate, replay; then the handler runs, and its response is cut
- * down to the fields asked for. Whatever fails leaves as an error with a reason and the request id.
+ * down to the fields asked for. On the way out the call is counted and, if its RPC is audited, it
+ * has a row in the audit log. Whatever fails leaves as an error with a reason and the request id.
  */
-export function createGate({ database, log, authenticator }: GateOptions) {
+export function createGate({ database, log, authenticator, standing, usage }: GateOptions) {
   const replay = createReplay(database);
+  const auditOf = createAudit(database, log);
 
   async function admit(policy: Policy, context: HandlerContext): Promise<void> {
     if (policy.access === Access.PUBLIC) return;
@@ -74,12 +94,24 @@ export function createGate({ database, log, authenticator }: GateOptions) {
     return error;
   }
 
+  function count(method: DescMethod, context: HandlerContext, added: Usage): void {
+    const { principal } = context.values.get(callInfo);
+    // What a service asks another in the course of a call is that same call.
+    if (principal && context.protocolName !== "local") usage.count(principal, method, added);
+  }
+
   function endpoint(method: DescMethod, handler: Handler): Endpoint {
     const policy = policyOf(method);
     const sparse = createSparse(method);
+    const audit = auditOf(method);
+    const takesStream = method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming";
+    const run = async (ready: Message | AsyncIterable<Message>, context: HandlerContext) => {
+      const request = takesStream ? leaseOf(standing, context).bound(ready as AsyncIterable<Message>) : ready;
+      return create(method.output, (await handler(request, context)) as never);
+    };
     const prepare = async (input: Message | AsyncIterable<Message>, context: HandlerContext) => {
       await admit(policy, context);
-      if (method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming") {
+      if (takesStream) {
         return validated(method, input as AsyncIterable<Message>);
       }
       validate(method.input, input as Message);
@@ -89,22 +121,45 @@ export function createGate({ database, log, authenticator }: GateOptions) {
       input: Message | AsyncIterable<Message>,
       context: HandlerContext,
     ): Promise<Message> => {
+      const began = performance.now();
+      const done = (error?: ConnectError) => {
+        const durationMs = performance.now() - began;
+        count(method, context, { requests: 1, durationMs, ...(error && { errors: 1 }) });
+        return audit?.close(context, error);
+      };
       try {
+        audit?.open(input, context);
         const ready = await prepare(input, context);
         const cut = sparse?.(ready as Message);
-        const run = async () => create(method.output, (await handler(ready, context)) as never);
-        const response = await (policy.idempotencyKey ? replay(ready as Message, context, run) : run());
-        return cut ? cut(response) : response;
+        const answer = await (policy.idempotencyKey
+          ? replay(ready as Message, context, () => run(ready, context))
+          : run(ready, context));
+        await done();
+        return cut ? cut(answer) : answer;
       } catch (thrown) {
-        throw failure(method, context, thrown);
+        const error = failure(method, context, thrown);
+        await done(error);
+        throw error;
       }
     };
     const streaming = async function* (input: Message | AsyncIterable<Message>, context: HandlerContext) {
+      let lease: Lease | undefined;
       try {
+        audit?.open(input, context);
         const ready = await prepare(input, context);
-        yield* handler(ready, context) as AsyncIterable<Message>;
+        // A stream counts when it begins, since it may go on for days.
+        count(method, context, { requests: 1 });
+        lease = leaseOf(standing, context);
+        const request = takesStream ? lease.bound(ready as AsyncIterable<Message>) : ready;
+        yield* handler(request, lease.context) as AsyncIterable<Message>;
+        const over = lease.over();
+        if (over) throw over;
+        await audit?.close(context);
       } catch (thrown) {
-        throw failure(method, context, thrown);
+        const error = failure(method, context, lease?.over() ?? thrown);
+        count(method, context, { ...(!lease && { requests: 1 }), errors: 1 });
+        await audit?.close(context, error);
+        throw error;
       }
     };
     const streams = method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming";

@@ -59,7 +59,7 @@ export function createReplay(database: Database) {
           toBinary(method.output, create(method.output, response as MessageInitShape<DescMessage>)),
       };
       try {
-        return { message: await run(), replayed: false };
+        return { message: await run(), replayed: false, resourceId: "" };
       } catch (error) {
         // Another process may have used the key meanwhile; its answer is then the answer.
         const theirs = await recall(tenantId, name, key, requestHash, method.output);
@@ -69,8 +69,9 @@ export function createReplay(database: Database) {
     })();
     running.set(scope, attempt);
     try {
-      const { message, replayed } = await attempt;
+      const { message, replayed, resourceId } = await attempt;
       if (replayed) context.responseHeader.set(replayedHeader, "true");
+      if (replayed && info.audit) Object.assign(info.audit, { replayed, resourceId });
       return message;
     } finally {
       running.delete(scope);
@@ -81,6 +82,6 @@ export function createReplay(database: Database) {
     const row = await findReplay(database.read, tenantId, method, key);
     if (!row) return undefined;
     if (row.request_hash !== hash) throw fail("IDEMPOTENCY_CONFLICT", { metadata: { key } });
-    return { message: fromBinary(output, row.response), replayed: true };
+    return { message: fromBinary(output, row.response), replayed: true, resourceId: row.resource_id };
   }
 }

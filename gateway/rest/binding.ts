@@ -1,5 +1,6 @@
 import {
   create,
+  type DescField,
   type DescMessage,
   isFieldSet,
   type JsonObject,
@@ -10,9 +11,11 @@ import {
 } from "@bufbuild/protobuf";
 import { reflect } from "@bufbuild/protobuf/reflect";
 import type { ConnectError } from "@connectrpc/connect";
+import { demandedTag, etagField, type TagPlace, tagPlace } from "./conditional.ts";
 import type { Refusals } from "./errors.ts";
 import { explain, explainField, type Violation } from "./explain.ts";
-import { expected, isHttpBody, isLeaf } from "./fields.ts";
+import { expected, isHttpBody, isLeaf, scalarOf } from "./fields.ts";
+import { bindForm, canHoldFile, type Form } from "./form.ts";
 import { bindQuery, isParameter, leafJson, objectAt, type Parameter } from "./query.ts";
 import { type Capture, decodeCapture } from "./router.ts";
 import { type Rule, variableFields } from "./rules.ts";
@@ -31,6 +34,13 @@ export interface RawBody {
   readonly data: Uint8Array;
 }
 
+/** How a binding deviates from what is usual. */
+export interface BindingOptions {
+  /** Whether `%2F` is decoded even in what `**` matched. */
+  readonly fullyDecode?: boolean;
+  readonly ignoreUnknownQuery?: boolean;
+}
+
 /** One HTTP binding of a method, ready to make request messages: path over body over query. */
 export class Binding {
   readonly rule: Rule;
@@ -43,9 +53,22 @@ export class Binding {
   readonly #body: Field | undefined;
   readonly #mask: Field | undefined;
   readonly #resume: Field | undefined;
+  readonly #etag: readonly Field[] | undefined;
+  readonly #options: BindingOptions;
+  /** Where responses have the tag of their resource. */
+  readonly tagPlace: TagPlace | undefined;
+  /** Whether the body may come as a form, since it can hold a file. */
+  readonly takesForms: boolean;
 
-  constructor(rule: Rule, template: Template, spelling: Spelling, refusals: Refusals) {
+  constructor(
+    rule: Rule,
+    template: Template,
+    spelling: Spelling,
+    refusals: Refusals,
+    options: BindingOptions = {},
+  ) {
     this.rule = rule;
+    this.#options = options;
     this.spelling = spelling;
     this.#refusals = refusals;
     this.#input = rule.method.input;
@@ -54,6 +77,9 @@ export class Binding {
     this.#body = rule.body && rule.body !== "*" ? this.#plan.fields.get(rule.body.name) : undefined;
     this.#mask = this.#findMask();
     this.#resume = this.#findResume();
+    this.#etag = this.#findEtag();
+    this.tagPlace = tagPlace(rule.method.output, rule.responseBody);
+    this.takesForms = this.#isFile || (this.#formPlan?.message.fields.some(canHoldFile) ?? false);
   }
 
   /** Whether the body is the bytes of a `google.api.HttpBody`. */
@@ -95,9 +121,47 @@ export class Binding {
     });
   }
 
+  /** Makes the message of a form: its file is the body, or its parts are the fields of the body. */
+  fromForm(target: Target, form: Form): Message {
+    if (this.#isFile) return this.#fromFile(target, form);
+    const plan = this.#formPlan as Plan;
+    const { json, violations } = bindForm(this.spelling, plan, form);
+    if (violations.length > 0) throw this.#refusals.malformed(violations);
+    const body = this.#body ? { [this.#body.key]: json } : json;
+    const contradiction = () => this.#refusals.of("malformed", "the parts of the form contradict each other");
+    return this.#build(target, "", (message) => this.#merge(message, () => body, contradiction));
+  }
+
+  /** The file is the body, whatever its name; the other parts are as parameters of the query. */
+  #fromFile(target: Target, form: Form): Message {
+    const [file, ...more] = form.files;
+    if (!file || more.length > 0) {
+      const description = file ? "is a second file, where there can be one" : "has no file";
+      throw this.#refusals.malformed([{ field: more[0]?.name ?? "", description }]);
+    }
+    const values = this.rule.body === "*" ? {} : this.#bindQuery(form.texts, "part of the form");
+    const { contentType, data } = file;
+    return this.#build(target, "", (message) => {
+      this.#merge(
+        message,
+        () => values,
+        () => this.#refusals.of("malformed", "the form and the query parameters contradict each other"),
+      );
+      if (this.rule.body === "*" && form.texts.length > 0) {
+        const description = "is not a field of this method";
+        throw this.#refusals.malformed(form.texts.map(([field]) => ({ field, description, unknown: true })));
+      }
+      if (!this.#body) Object.assign(message, { contentType, data });
+      else if (this.isRaw) setMessage(message, this.#input, this.#body, { contentType, data });
+      else reflect(this.#input, message).set(this.#body.desc as DescField & { fieldKind: "scalar" }, data);
+    });
+  }
+
   /** Makes the message of a raw body, or of a piece of it. */
   fromBytes(target: Target, { contentType, data }: RawBody): Message {
     return this.#build(target, "", (message) => {
+      // No body leaves the field unset, as it does for JSON.
+      if (data.length === 0 && contentType === "") return;
       if (this.#body) setMessage(message, this.#input, this.#body, { contentType, data });
       else Object.assign(message, { contentType, data });
     });
@@ -110,6 +174,32 @@ export class Binding {
     const refuse = () =>
       this.#refusals.malformed([{ field: "Last-Event-ID", description: "must be an id this stream gave" }]);
     this.#merge(message, () => ({ [field.key]: leafJson(field, lastEventId) }), refuse);
+  }
+
+  /**
+   * Sets the `etag` of the request, or of the resource in its body, from an `If-Match` header, if the
+   * request has that field unset; throws a refusal.
+   */
+  ifMatch(message: Message, header: string): void {
+    const [outer, inner] = this.#etag ?? [];
+    if (!outer) return;
+    const tag = demandedTag(header);
+    if (tag === undefined) return;
+    const refuse = (description: string) => this.#refusals.malformed([{ field: "If-Match", description }]);
+    if (tag === null) throw refuse("must be one entity tag, in quotes");
+    const json = inner ? { [outer.key]: { [inner.key]: tag } } : { [outer.key]: tag };
+    if (!this.#hasEtag(message, outer, inner))
+      this.#merge(
+        message,
+        () => json,
+        () => refuse("cannot be read"),
+      );
+  }
+
+  #hasEtag(message: Message, outer: Field, inner: Field | undefined): boolean {
+    if (!isFieldSet(message, outer.desc)) return false;
+    if (!inner || outer.desc.fieldKind !== "message") return true;
+    return reflect(this.#input, message).get(outer.desc).isSet(inner.desc);
   }
 
   #build(target: Target, where: string, setBody: (message: Message) => void): Message {
@@ -153,7 +243,7 @@ export class Binding {
 
   #decode(capture: Capture): string {
     try {
-      return decodeCapture(capture);
+      return decodeCapture(capture, this.#options.fullyDecode);
     } catch {
       const description = "is not percent-encoded UTF-8";
       throw this.#refusals.of("bad-encoding", `${capture.field} ${description}`, [
@@ -162,28 +252,35 @@ export class Binding {
     }
   }
 
-  #bindQuery(parameters: readonly Parameter[]): JsonObject {
+  #bindQuery(parameters: readonly Parameter[], what = "query parameter"): JsonObject {
     if (parameters.length === 0) return {};
     if (this.rule.body === "*") {
+      if (this.#options.ignoreUnknownQuery) return {};
       const description = "is not a parameter of this method: its body holds the whole request";
-      throw this.#unknown(parameters.map(([field]) => ({ field, description, unknown: true })));
+      throw this.#unknown(
+        parameters.map(([field]) => ({ field, description, unknown: true })),
+        what,
+      );
     }
     const body = this.#body?.desc.name;
-    const { json, violations } = bindQuery(
+    const bound = bindQuery(
       this.spelling,
       this.#plan,
       parameters,
       (path) => path === body || (body && path.startsWith(`${body}.`)) || this.#variables.has(path),
     );
-    if (violations.length > 0) throw this.#unknown(violations);
-    return json;
+    const violations = this.#options.ignoreUnknownQuery
+      ? bound.violations.filter((violation) => !violation.unknown)
+      : bound.violations;
+    if (violations.length > 0) throw this.#unknown(violations, what);
+    return bound.json;
   }
 
-  #unknown(violations: readonly Violation[]): ConnectError {
+  #unknown(violations: readonly Violation[], what: string): ConnectError {
     const unknown = violations.filter((v) => v.unknown);
     if (unknown.length === 0) return this.#refusals.malformed(violations);
     const names = unknown.map((v) => v.field).join(", ");
-    return this.#refusals.of("unknown-query", `unknown query parameter: ${names}`, violations);
+    return this.#refusals.of("unknown-query", `unknown ${what}: ${names}`, violations);
   }
 
   #chain(path: string): Field[] {
@@ -193,6 +290,28 @@ export class Binding {
       plan = field.child;
       return field;
     });
+  }
+
+  /** Whether the body is the bytes of a file and nothing else. */
+  get #isFile(): boolean {
+    return (
+      this.isRaw ||
+      (this.#body?.desc.fieldKind === "scalar" && scalarOf(this.#body.desc) === ScalarType.BYTES)
+    );
+  }
+
+  /** The message whose fields the parts of a form are. */
+  get #formPlan(): Plan | undefined {
+    if (this.rule.body === "*") return this.#plan;
+    return this.#singularMessage(this.#body) ? this.#body?.child : undefined;
+  }
+
+  #findEtag(): readonly Field[] | undefined {
+    const own = etagField(this.#input);
+    if (own) return [this.#plan.fields.get(own.name) as Field];
+    const body = this.#body;
+    const inner = etagField(this.#singularMessage(body));
+    return body && inner ? [body, body.child?.fields.get(inner.name) as Field] : undefined;
   }
 
   #singularMessage(field: Field | undefined): DescMessage | undefined {
@@ -208,10 +327,13 @@ export class Binding {
     return masks.length === 1 && mask?.fieldKind === "message" ? this.#plan.fields.get(mask.name) : undefined;
   }
 
-  /** The fields the client wrote; those that the path binds say which resource it is, not what changes. */
+  /** The fields the client wrote; those in the path and the `etag` say which resource it is, not what changes. */
   #setMask(message: Message, mask: Field, body: Field, json: JsonValue): void {
     const paths = isObject(json) && body.child ? maskPaths(body.child, json, "") : [];
-    const changed = paths.filter((path) => !this.#variables.has(`${body.desc.name}.${path}`));
+    const etag = this.#etag?.[1]?.desc.name;
+    const changed = paths.filter(
+      (path) => path !== etag && !this.#variables.has(`${body.desc.name}.${path}`),
+    );
     setMessage(message, this.#input, mask, { paths: changed });
   }
 

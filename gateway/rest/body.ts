@@ -3,6 +3,7 @@ import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import type { JsonValue } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { Refusals } from "./errors.ts";
+import { type Form, parseForm } from "./form.ts";
 import { mediaType, type Request } from "./http.ts";
 
 const MAX_DEPTH = 100;
@@ -97,6 +98,18 @@ export class BodyReader {
     }
     const json = take(Buffer.alloc(0));
     if (json !== undefined) yield json;
+  }
+
+  /** Whether the body is a form that can hold files. */
+  isForm(): boolean {
+    return mediaType(this.contentType).type === "multipart/form-data";
+  }
+
+  /** The whole body as a form. */
+  async form(): Promise<Form> {
+    const form = await parseForm(await this.bytes(), this.contentType);
+    if (form) return form;
+    throw this.#refusals.of("malformed", "the body is not a valid multipart/form-data form");
   }
 
   /** Refuses a content type that is not JSON; none at all counts as JSON. */

@@ -25,8 +25,16 @@ export interface Dialect {
   successStatus?: number;
   /** Wraps the body of unary responses, after `response_body` was taken. */
   envelope?(body: JsonValue, response: Message, method: DescMethod): JsonValue;
+  /**
+   * Whether the envelope says something new in every response, such as the time. The entity tag is then
+   * a weak one, made of what is in the envelope.
+   */
+  envelopeVaries?: boolean;
   /** The body of errors. */
   errorBody?(error: ConnectError, info: { httpStatus: number; requestId: string | undefined }): JsonValue;
-  /** The HTTP status of an error, where it is not the one of its code. */
-  errorStatus?(error: ConnectError): number | undefined;
+  /**
+   * The HTTP status of an error, where it is not the one of its code. `conditional` says whether the request
+   * had an `If-Match` header, so that a version that is not the one asked for can be a 412.
+   */
+  errorStatus?(error: ConnectError, info: { conditional: boolean }): number | undefined;
 }

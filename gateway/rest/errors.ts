@@ -26,7 +26,8 @@ export type RefusalKind =
   | "unknown-query"
   | "unsupported-media-type"
   | "too-large"
-  | "bad-encoding";
+  | "bad-encoding"
+  | "range-not-satisfiable";
 
 /** Makes the error of a refusal. */
 export type RefusalError = (
@@ -44,6 +45,7 @@ const REFUSALS: Record<RefusalKind, { code: Code; httpStatus?: number }> = {
   "unsupported-media-type": { code: Code.InvalidArgument, httpStatus: 415 },
   "too-large": { code: Code.ResourceExhausted, httpStatus: 413 },
   "bad-encoding": { code: Code.InvalidArgument },
+  "range-not-satisfiable": { code: Code.OutOfRange, httpStatus: 416 },
 };
 
 /** The error of a refusal, with the fields as `google.rpc.BadRequest`. */
@@ -106,11 +108,11 @@ const HTTP_STATUS: Record<Code, number> = {
   [Code.Unauthenticated]: 401,
 };
 
-/** The HTTP status of an error in a dialect. */
-export function httpStatusOf(error: ConnectError, dialect: Dialect = {}): number {
+/** The HTTP status of an error in a dialect, for a request with or without `If-Match`. */
+export function httpStatusOf(error: ConnectError, dialect: Dialect = {}, conditional = false): number {
   return (
     refusalStatus.get(error) ??
-    dialect.errorStatus?.(error) ??
+    dialect.errorStatus?.(error, { conditional }) ??
     (HTTP_STATUS[error.code] as number | undefined) ??
     500
   );
@@ -156,7 +158,15 @@ export function retryAfter(error: ConnectError): number | undefined {
   return delay && Math.max(0, Number(delay.seconds) + Math.ceil(delay.nanos / 1e9));
 }
 
-/** What a handler threw, as a `ConnectError`. */
+/**
+ * What a handler threw, as a `ConnectError`. What was not meant for clients is told them as an internal
+ * error and nothing more; it stays as the `cause`, for the log.
+ */
 export function toConnectError(reason: unknown): ConnectError {
-  return ConnectError.from(reason, Code.Internal);
+  if (reason instanceof ConnectError) return reason;
+  const name = reason instanceof Error ? reason.name : "";
+  const isAborted = name === "AbortError" || name === "TimeoutError";
+  return isAborted
+    ? new ConnectError("the call was aborted", Code.Canceled, undefined, undefined, reason)
+    : new ConnectError("internal error", Code.Internal, undefined, undefined, reason);
 }

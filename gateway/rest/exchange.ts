@@ -1,10 +1,9 @@
-import { promisify } from "node:util";
-import { brotliCompress, constants, gzip } from "node:zlib";
 import type { JsonValue, Registry } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { type Coding, chooseCoding, compress, isCompressible } from "./compression.ts";
 import type { Dialect } from "./dialect.ts";
 import { httpStatusOf, retryAfter, statusJson } from "./errors.ts";
-import { preferences, type Request, type Response } from "./http.ts";
+import type { Request, Response } from "./http.ts";
 
 /** What HTTP/1.1 and HTTP/2 responses have in common. */
 interface Sink {
@@ -23,12 +22,6 @@ interface Sink {
 }
 
 const CLIENT_GONE_STATUS = 499;
-const COMPRESS_FROM = 1024;
-const compressors = {
-  br: (data: Buffer) =>
-    promisify(brotliCompress)(data, { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } }) as Promise<Buffer>,
-  gzip: (data: Buffer) => promisify(gzip)(data),
-};
 
 /** Headers that describe the bytes on the wire, which is not for handlers to say. */
 const OWN_HEADERS = new Set([
@@ -75,6 +68,11 @@ export class Exchange {
     return this.#headOnly;
   }
 
+  /** Whether the client may keep the answer and ask for it under conditions. */
+  get isRead(): boolean {
+    return this.req.method === "GET" || this.#headOnly;
+  }
+
   get headersSent(): boolean {
     return this.#sink.headersSent;
   }
@@ -102,15 +100,28 @@ export class Exchange {
     this.#sink.setHeader(name, value);
   }
 
+  /** Sets a header that nobody set before. */
+  setDefaultHeader(name: string, value: string): void {
+    if (this.#sink.getHeader(name) === undefined) this.#sink.setHeader(name, value);
+  }
+
+  /** A header of the response so far. */
+  header(name: string): unknown {
+    return this.#sink.getHeader(name);
+  }
+
   /** Says that the response depends on a request header. */
   addVary(name: string): void {
-    const there = this.#sink.getHeader("vary");
-    this.#sink.setHeader("vary", there ? `${there}, ${name}` : name);
+    const there = String(this.#sink.getHeader("vary") ?? "");
+    const names = there.toLowerCase().split(/\s*,\s*/);
+    if (names.includes(name.toLowerCase()) || names.includes("*")) return;
+    this.#sink.setHeader("vary", there === "" ? name : `${there}, ${name}`);
   }
 
   /** Answers without a body. */
   sendEmpty(status: number): void {
     this.#sink.statusCode = status;
+    this.setDefaultHeader("cache-control", "no-store");
     this.#sink.end();
   }
 
@@ -123,29 +134,49 @@ export class Exchange {
     else this.#sink.end(data);
   }
 
-  /** Answers with JSON, compressed if it is large and the client can take it. */
+  /** Answers with JSON that is not to be kept, compressed if it is large and the client can take it. */
   async sendJson(status: number, json: JsonValue, contentType = "application/json"): Promise<void> {
     const data = Buffer.from(JSON.stringify(json));
-    if (data.length < COMPRESS_FROM) return this.sendBytes(status, contentType, data);
-    this.addVary("Accept-Encoding");
-    const coding = chooseCoding(this.req.headers["accept-encoding"]);
+    this.setDefaultHeader("cache-control", "no-store");
+    await this.sendCoded(status, contentType, data, this.chooseCoding(contentType, data.length));
+  }
+
+  /** Answers with a body in a content coding. */
+  async sendCoded(
+    status: number,
+    contentType: string,
+    data: Uint8Array,
+    coding: Coding | undefined,
+  ): Promise<void> {
     if (!coding) return this.sendBytes(status, contentType, data);
-    const compressed = await compressors[coding](data);
+    const compressed = await compress(data, coding);
     this.#sink.setHeader("content-encoding", coding);
     this.sendBytes(status, contentType, compressed);
+  }
+
+  /** The coding for a body, by what the client takes; says so in `Vary`. */
+  chooseCoding(contentType: string, size: number): Coding | undefined {
+    if (!isCompressible(contentType, size)) return undefined;
+    this.addVary("Accept-Encoding");
+    return chooseCoding(this.req.headers["accept-encoding"]?.toString());
   }
 
   /** Answers with an error. */
   async sendError(error: ConnectError): Promise<void> {
     this.error = error;
     if (this.isOver) return;
-    const status = httpStatusOf(error, this.#dialect);
+    const status = this.#statusOf(error);
     this.addHeaders(error.metadata);
     if (status === 401 && !this.#sink.getHeader("www-authenticate"))
       this.setHeader("www-authenticate", "Bearer");
     const retry = retryAfter(error);
     if (retry !== undefined) this.setHeader("retry-after", String(retry));
+    this.setHeader("cache-control", "no-store");
     await this.sendJson(status, this.errorBody(error), error.metadata.get("content-type") ?? undefined);
+  }
+
+  #statusOf(error: ConnectError): number {
+    return httpStatusOf(error, this.#dialect, this.req.headers["if-match"] !== undefined);
   }
 
   /** The body of an error in the dialect. */
@@ -154,7 +185,7 @@ export class Exchange {
     const requestId = this.#sink.getHeader("x-request-id") ?? this.req.headers["x-request-id"];
     try {
       return this.#dialect.errorBody(error, {
-        httpStatus: httpStatusOf(error, this.#dialect),
+        httpStatus: this.#statusOf(error),
         requestId: typeof requestId === "string" ? requestId : undefined,
       });
     } catch {
@@ -200,11 +231,4 @@ export class Exchange {
     if (stream) stream.close(HTTP2_INTERNAL_ERROR);
     else this.#sink.destroy();
   }
-}
-
-function chooseCoding(header: string | string[] | undefined): keyof typeof compressors | undefined {
-  const accepted = preferences(typeof header === "string" ? header : undefined).filter((c) => c.weight > 0);
-  const best = accepted[0]?.weight;
-  const names = accepted.filter((c) => c.weight === best).map((c) => c.name);
-  return names.includes("br") ? "br" : names.includes("gzip") || names.includes("*") ? "gzip" : undefined;
 }

@@ -1,4 +1,4 @@
-import type { DescMethod, Message, Registry } from "@bufbuild/protobuf";
+import type { DescMethod, Message, MessageInitShape, Registry } from "@bufbuild/protobuf";
 import {
   Code,
   ConnectError,
@@ -6,12 +6,12 @@ import {
   createHandlerContext,
   type HandlerContext,
 } from "@connectrpc/connect";
+import type { HttpSchema } from "#gen/google/api/http_pb.js";
 import { Binding } from "./binding.ts";
 import { BodyReader } from "./body.ts";
 import type { Dialect } from "./dialect.ts";
 import { type RefusalError, Refusals, toConnectError } from "./errors.ts";
 import { Exchange } from "./exchange.ts";
-import { isHttpBody } from "./fields.ts";
 import {
   methodOf,
   plainHeaders,
@@ -23,10 +23,11 @@ import {
 } from "./http.ts";
 import { type Parameter, parseQuery } from "./query.ts";
 import { type Capture, Router } from "./router.ts";
-import { nameOf, rulesOf } from "./rules.ts";
+import { nameOf, type Rule, rulesOf, ServiceConfig } from "./rules.ts";
 import { Spelling } from "./spelling.ts";
-import { httpBodyOf, sendStream } from "./stream.ts";
+import { sendStream } from "./stream.ts";
 import { parseTemplate } from "./template.ts";
+import { orAborted, sendUnary } from "./unary.ts";
 
 export type { Dialect } from "./dialect.ts";
 export {
@@ -37,6 +38,7 @@ export {
   refusalError,
   statusJson,
 } from "./errors.ts";
+export { type Rendered, type RenderOptions, render } from "./render.ts";
 export { type Rule, rulesOf } from "./rules.ts";
 export { Spelling } from "./spelling.ts";
 export { parseTemplate, type Template } from "./template.ts";
@@ -52,8 +54,17 @@ export interface RestEndpoint {
 
 /** What a transcoder is made of. */
 export interface TranscoderOptions {
-  /** Those without a `google.api.http` annotation are passed over. */
+  /** Those without a `google.api.http` annotation or a rule in `http` are passed over. */
   endpoints: Iterable<RestEndpoint>;
+  /**
+   * A service configuration: rules that override the annotations of the methods they select, and
+   * `fully_decode_reserved_expansion`. Each selector must select a method.
+   */
+  http?: MessageInitShape<typeof HttpSchema>;
+  /** Whether a route passes over all query parameters it does not know, rather than refuse them. */
+  ignoreUnknownQuery?(rule: Rule): boolean;
+  /** How long a stream of server-sent events is silent before a comment is sent; 15 s if not given, 0 for never. */
+  keepAliveMs?: number;
   /** For `google.protobuf.Any` and for error details that came as bytes. */
   registry?: Registry;
   /** Called once per method, when the transcoder is made. */
@@ -88,8 +99,11 @@ export interface Transcoder {
 }
 
 const DEFAULT_MAX_BODY_BYTES = 4 * 1024 * 1024;
+const DEFAULT_KEEP_ALIVE_MS = 15_000;
 /** One object for all calls: a reason made per call costs a tenth of a small call. */
 const CALL_IS_OVER = new ConnectError("the call is over", Code.Canceled);
+/** What a header can hold of a token. */
+const TOKEN = /^[\x21-\x7e]*$/;
 
 interface Route {
   readonly endpoint: RestEndpoint;
@@ -98,7 +112,7 @@ interface Route {
 
 /**
  * Makes a transcoder for the `google.api.http` annotations of methods. Throws if an annotation is not
- * valid or two of them would answer the same requests.
+ * valid, two of them would answer the same requests, or a selector selects nothing.
  */
 export function createTranscoder(options: TranscoderOptions): Transcoder {
   const refusals = new Refusals(options.error);
@@ -106,17 +120,23 @@ export function createTranscoder(options: TranscoderOptions): Transcoder {
   const routes: { httpMethod: string; template: string; method: DescMethod }[] = [];
   const spellings = new Map<Dialect, Spelling>();
   const plain: Dialect = {};
+  const config = new ServiceConfig(options.http ?? {});
+  const endpoints = [...options.endpoints];
+  config.requireUse(endpoints.map(({ method }) => method));
 
-  for (const endpoint of options.endpoints) {
+  for (const endpoint of endpoints) {
     const { method } = endpoint;
-    const rules = rulesOf(method);
+    const rules = rulesOf(method, config.ruleFor(method));
     if (rules.length === 0) continue;
     const dialect = options.dialect?.(method) ?? plain;
     const spelling = spellings.get(dialect) ?? new Spelling(dialect, options.registry);
     spellings.set(dialect, spelling);
     for (const rule of rules) {
       const template = parseTemplate(rule.template);
-      const binding = new Binding(rule, template, spelling, refusals);
+      const binding = new Binding(rule, template, spelling, refusals, {
+        fullyDecode: options.http?.fullyDecodeReservedExpansion ?? false,
+        ignoreUnknownQuery: options.ignoreUnknownQuery?.(rule) ?? false,
+      });
       router.add(rule.httpMethod, template, nameOf(method), { endpoint, binding });
       routes.push({ httpMethod: rule.httpMethod, template: rule.template, method });
     }
@@ -201,10 +221,12 @@ class Call {
         const { rule, spelling } = this.#binding;
         const messages = this.#endpoint.invoke(input, context) as AsyncIterable<Message>;
         const { responseBody, method } = rule;
-        await sendStream({ exchange, context, messages, output: method.output, responseBody, spelling });
+        const { keepAliveMs = DEFAULT_KEEP_ALIVE_MS } = this.#options;
+        const { output } = method;
+        await sendStream({ exchange, context, messages, output, responseBody, spelling, keepAliveMs });
       } else {
         const response = this.#endpoint.invoke(input, context) as Promise<Message>;
-        await this.#sendUnary(await orAborted(response, context), context);
+        await sendUnary(exchange, this.#binding, this.#refusals, await orAborted(response, context), context);
       }
     } catch (reason) {
       await this.#fail(reason, context);
@@ -254,6 +276,9 @@ class Call {
     const isIgnored = ([name]: Parameter) => ignoreQueryParameters.includes(name) && !isField(name);
 
     const credential = all.find(isCredential);
+    if (credential && !TOKEN.test(credential[1])) {
+      throw this.#refusals.malformed([{ field: credential[0], description: "is not a bearer token" }]);
+    }
     return {
       parameters: all.filter((p) => !isCredential(p) && !isIgnored(p)),
       // A secret must not reach whoever logs the URL.
@@ -299,6 +324,8 @@ class Call {
     if (!binding.rule.body) {
       req.resume();
       message = binding.fromJson(target, undefined);
+    } else if (binding.takesForms && reader.isForm()) {
+      message = binding.fromForm(target, await reader.form());
     } else if (binding.isRaw) {
       const data = await reader.bytes();
       message = binding.fromBytes(target, { contentType: reader.contentType, data });
@@ -306,30 +333,9 @@ class Call {
 
     const lastEventId = req.headers["last-event-id"];
     if (typeof lastEventId === "string" && lastEventId !== "") binding.resume(message, lastEventId);
+    const ifMatch = req.headers["if-match"];
+    if (ifMatch !== undefined) binding.ifMatch(message, ifMatch);
     return message;
-  }
-
-  async #sendUnary(response: Message, context: HandlerContext): Promise<void> {
-    const exchange = this.#exchange;
-    if (exchange.isOver) return;
-    const { rule, spelling } = this.#binding;
-    const { output } = rule.method;
-    const { successStatus = 200, envelope } = spelling.dialect;
-    exchange.addHeaders(context.responseHeader);
-    exchange.addHeaders(context.responseTrailer);
-    if (successStatus === 204) {
-      exchange.sendEmpty(204);
-    } else if (isHttpBody(rule.responseBody?.message ?? output)) {
-      const body = httpBodyOf(response, rule.responseBody);
-      const data = body?.data ?? new Uint8Array();
-      exchange.sendBytes(successStatus, body?.contentType || "application/octet-stream", data);
-    } else {
-      const json = rule.responseBody
-        ? spelling.writeField(output, response, rule.responseBody)
-        : spelling.write(output, response);
-      const body = envelope ? envelope.call(spelling.dialect, json, response, rule.method) : json;
-      await exchange.sendJson(successStatus, body);
-    }
   }
 }
 
@@ -353,16 +359,4 @@ async function* messagesOf(
     const all = json === undefined ? [] : Array.isArray(json) ? json : [json];
     for (const [i, each] of all.entries()) yield binding.fromJson(target, each, `message ${i + 1}: `);
   }
-}
-
-/** Settles as the response does, or fails at the deadline if that comes first. */
-function orAborted(response: Promise<Message>, context: HandlerContext): Promise<Message> {
-  if (context.timeoutMs() === undefined) return response;
-  return new Promise((resolve, reject) => {
-    const { signal } = context;
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener("abort", onAbort, { once: true });
-    response.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }

@@ -25,18 +25,28 @@ function decode(text: string): string {
 }
 
 /** A parameter's place in the request message. */
-interface Place {
+export interface Place {
   /** Outermost first; the last one holds the value. */
   readonly fields: readonly Field[];
   /** The key, for a parameter `map[key]`. */
   readonly mapKey: string | undefined;
 }
 
-/** The outcome of binding query parameters. */
-export interface BoundQuery {
+/** The outcome of binding parameters. */
+export interface Bound {
   /** As proto3 JSON. */
   readonly json: JsonObject;
   readonly violations: readonly Violation[];
+}
+
+/** A value to be put into the field that its name leads to. */
+export interface Part {
+  /** As the client wrote it. */
+  readonly name: string;
+  /** Why the place cannot hold it, as the end of a sentence; undefined if it can. */
+  problem(place: Place): string | undefined;
+  /** The JSON for one value of the field; what the field will refuse, if it cannot be one. */
+  json(field: Field): JsonValue;
 }
 
 /** Binds query parameters to a message as JSON, leaving out those below a field that is bound otherwise. */
@@ -45,25 +55,41 @@ export function bindQuery(
   plan: Plan,
   parameters: readonly Parameter[],
   boundOtherwise: (path: string) => boolean,
-): BoundQuery {
+): Bound {
+  return bindParts(spelling, plan, parameters.map(textPart), boundOtherwise);
+}
+
+/** As `bindQuery`, for values of any kind. */
+export function bindParts(
+  spelling: Spelling,
+  plan: Plan,
+  parts: readonly Part[],
+  boundOtherwise: (path: string) => boolean,
+): Bound {
   const json: JsonObject = {};
   const violations: Violation[] = [];
   const folded: Place[] = [];
-  for (const [name, text] of parameters) {
+  const members = new Map<unknown, { name: string; path: string }>();
+  for (const part of parts) {
+    const { name } = part;
     const place = findPlace(plan, name);
     if (!place) {
       violations.push({ field: name, description: "is not a parameter of this method", unknown: true });
       continue;
     }
     const field = place.fields.at(-1) as Field;
-    const problem = unbindable(field, place);
+    const problem = part.problem(place);
     if (problem) {
       violations.push({ field: name, description: problem });
       continue;
     }
-    if (boundOtherwise(place.fields.map((f) => f.desc.name).join("."))) continue;
-    const value = leafJson(field, text);
-    if (!fits(spelling, place, plan, value)) {
+    const path = place.fields.map((f) => f.desc.name).join(".");
+    if (boundOtherwise(path)) continue;
+    const rival = rivalOf(place, path, name, members);
+    const value = part.json(field);
+    if (rival !== undefined) {
+      violations.push({ field: name, description: `cannot be set together with ${rival}` });
+    } else if (!fits(spelling, place, plan, value)) {
       const description = `must be ${expected(field.desc, () => field.enum?.names ?? [])}`;
       violations.push({ field: name, description });
     } else if (!put(json, place, value)) {
@@ -73,6 +99,34 @@ export function bindQuery(
   }
   for (const place of folded) unfold(json, place);
   return { json, violations };
+}
+
+/** The name of another parameter that sets another member of a oneof on the way to this place. */
+function rivalOf(
+  { fields }: Place,
+  path: string,
+  name: string,
+  members: Map<unknown, { name: string; path: string }>,
+): string | undefined {
+  const names = path.split(".");
+  for (const [i, { desc }] of fields.entries()) {
+    if (!desc.oneof) continue;
+    const owner = names.slice(0, i).join(".");
+    const key = `${owner} ${desc.oneof.name}`;
+    const member = names.slice(0, i + 1).join(".");
+    const there = members.get(key);
+    if (there && there.path !== member) return there.name;
+    members.set(key, { name, path: member });
+  }
+  return undefined;
+}
+
+function textPart([name, text]: Parameter): Part {
+  return {
+    name,
+    problem: (place) => unbindable(place.fields.at(-1) as Field, place),
+    json: (field) => leafJson(field, text),
+  };
 }
 
 /** Whether a parameter of this name can be bound. */
@@ -144,6 +198,9 @@ function messageJson(field: Field, text: string): JsonValue {
     }
     case "google.protobuf.FieldMask":
       return maskText(text);
+    case "google.protobuf.Timestamp":
+      // As with base64: the plus sign of an offset that was not escaped.
+      return text.replace(" ", "+");
     case undefined:
       return text === "null" || text === "NULL_VALUE" ? null : WRONG;
     default:
@@ -192,8 +249,10 @@ function put(root: JsonObject, place: Place, value: JsonValue): boolean {
     return true;
   }
   if (field.desc.fieldKind === "map" && isObject(there)) {
-    if (Object.hasOwn(there, place.mapKey ?? "")) return false;
-    Object.assign(there, wrap(place, value));
+    const key = place.mapKey ?? "";
+    if (Object.hasOwn(there, key)) return false;
+    // Not by assignment, which would lose the key "__proto__".
+    object[field.key] = Object.fromEntries([...Object.entries(there), [key, value]]);
     return true;
   }
   if (there !== undefined) return false;

@@ -122,7 +122,7 @@ describe("query", () => {
     const answer = await server.send("GET", "/v1/voyages?filter.fuel=a&filter.sails=1");
     expect([answer.status, answer.json.message]).toEqual([
       400,
-      "the path and the query parameters contradict each other",
+      "filter.sails cannot be set together with filter.fuel",
     ]);
   });
 

@@ -13,7 +13,7 @@ import { Host, registry } from "./testdata/host.ts";
 import { exchangeRaw, type Served, serve } from "./testdata/server.ts";
 
 const host = new Host();
-const done: { status: number; method: string | undefined; code: Code | undefined }[] = [];
+const done: { status: number; method: string | undefined; code: Code | undefined; cause?: unknown }[] = [];
 const USER = createContextKey("nobody");
 const short: Dialect = {
   enumStyle: "short-lower",
@@ -35,7 +35,13 @@ beforeAll(async () => {
     host.transcoder({
       credentialQueryParameters: ["token"],
       contextValues: (req) => createContextValues().set(USER, String(req.headers["x-user"])),
-      onDone: ({ status, method, error }) => done.push({ status, method: method?.name, code: error?.code }),
+      onDone: ({ status, method, error }) =>
+        done.push({
+          status,
+          method: method?.name,
+          code: error?.code,
+          ...(error?.cause !== undefined && { cause: error.cause }),
+        }),
     }),
   );
   const dialectOf = (method: DescMethod): Dialect =>
@@ -229,8 +235,22 @@ describe("errors", () => {
   test("401 asks for a bearer token, and what is no ConnectError is internal", async () => {
     answers(new ConnectError("who", Code.Unauthenticated));
     expect((await server.send("GET", "/v1/voyages/1")).headers["www-authenticate"]).toBe("Bearer");
-    answers(new Error("boom"));
-    expect((await server.send("GET", "/v1/voyages/1")).json).toMatchObject({ code: 13 });
+  });
+
+  test.each<[string, unknown, number]>([
+    ["an error", new Error("SELECT secret"), 13],
+    ["no error at all", "SELECT secret", 13],
+    ["an abort", new DOMException("secret", "AbortError"), 1],
+  ])("what a handler throws that is %s is for the log alone", async (_, thrown, code) => {
+    done.length = 0;
+    answers(thrown);
+    const [answer, stream] = [
+      await server.send("GET", "/v1/voyages/1"),
+      await server.send("GET", "/v1/ticks"),
+    ];
+    expect([answer.json.code, stream.json.code]).toEqual([code, code]);
+    expect(answer.text + stream.text).not.toContain("secret");
+    expect(done.map((d) => d.cause)).toEqual([thrown, thrown]);
   });
 
   test("in a dialect", async () => {
@@ -384,6 +404,44 @@ describe("streams", () => {
     await server.send("GET", "/v1/ticks?token=s1", { headers: { authorization: "Bearer s2" } });
     expect(seen()).toBe("Bearer s2");
     expect((await server.send("GET", "/v1/voyages?token=s1")).status).toBe(400);
+  });
+
+  test.each(["%00", "a%0D%0Ax:y", "%C3%A9", "a+b"])(
+    "a credential %s that no header can hold",
+    async (token) => {
+      const answer = await server.send("GET", `/v1/ticks?token=${token}`);
+      expect([answer.status, answer.json]).toMatchObject([
+        400,
+        {
+          code: 3,
+          message: "token is not a bearer token",
+          details: [{ fieldViolations: [{ field: "token", description: "is not a bearer token" }] }],
+        },
+      ]);
+    },
+  );
+
+  test("a comment keeps a silent stream of events alive, and no other", async () => {
+    const lively = await serve(host.transcoder({ keepAliveMs: 10 }));
+    const open = (type: string) =>
+      new Promise<[http.IncomingMessage, () => string]>((resolve, reject) => {
+        const path = "/v1/ticks?count=1&waitMs=60000";
+        const req = http.get({ port: lively.port, path, ...accept(type) }, (res) => {
+          let text = "";
+          res.on("data", (chunk) => {
+            text += chunk;
+          });
+          resolve([res, () => text]);
+        });
+        req.on("error", reject);
+      });
+    const [events, textOfEvents] = await open("text/event-stream");
+    const [lines, textOfLines] = await open("application/x-ndjson");
+    await expect.poll(textOfEvents, { timeout: 20_000 }).toMatch(/^(:\n\n){5}/);
+    expect(textOfLines()).toBe("");
+    events.destroy();
+    lines.destroy();
+    await lively.close();
   });
 
   test("a client that leaves ends the source", async () => {

@@ -11,6 +11,8 @@ export interface Capture {
   readonly field: string;
   readonly raw: string;
   readonly multi: boolean;
+  /** Where what `**` matched begins in `raw`; undefined if the variable has no `**`. */
+  readonly rest: number | undefined;
 }
 
 interface Route<T> {
@@ -69,7 +71,7 @@ export class Router<T> {
 
     // The longest suffix that is a verb of this path is the verb; a colon of no verb is data.
     for (let colon = last.indexOf(":"); colon >= 0; colon = last.indexOf(":", colon + 1)) {
-      const verb = last.slice(colon + 1);
+      const verb = decodeForLiterals(last.slice(colon + 1));
       if (!this.#verbs.has(verb)) continue;
       const found = this.#search(httpMethod, raw.with(-1, last.slice(0, colon)), verb);
       if (found) return found;
@@ -79,7 +81,7 @@ export class Router<T> {
 
   #search(httpMethod: string, raw: readonly string[], verb: string): Found<T> | undefined {
     const allow = new Set<string>();
-    const route = visit(this.#root, 0, raw, decodeForLiterals(raw), verb, httpMethod, allow);
+    const route = visit(this.#root, 0, raw, raw.map(decodeForLiterals), verb, httpMethod, allow);
     if (route) return { kind: "route", value: route.value, captures: capture(route.template, raw) };
     return allow.size > 0 ? { kind: "other-methods", allow: allowed(allow) } : undefined;
   }
@@ -128,35 +130,41 @@ function allowed(methods: ReadonlySet<string>): string[] {
 
 function capture(template: Template, raw: readonly string[]): Capture[] {
   return template.variables.map(({ field, start, end, multi }) => {
-    const toEnd = template.segments[end - 1]?.kind === "rest";
-    return { field, multi, raw: raw.slice(start, toEnd ? undefined : end).join("/") };
+    if (template.segments[end - 1]?.kind !== "rest") {
+      return { field, multi, raw: raw.slice(start, end).join("/"), rest: undefined };
+    }
+    const before = raw.slice(start, end - 1).join("/");
+    return { field, multi, raw: raw.slice(start).join("/"), rest: before.length };
   });
 }
 
-/** Literals are compared decoded; a segment that cannot be decoded is compared as it is. */
-function decodeForLiterals(raw: readonly string[]): readonly string[] {
-  return raw.map((segment) => {
-    if (!segment.includes("%")) return segment;
-    try {
-      return decodeURIComponent(segment);
-    } catch {
-      return segment;
-    }
-  });
+/** Literals and verbs are compared decoded; one that cannot be decoded is compared as it is. */
+function decodeForLiterals(raw: string): string {
+  if (!raw.includes("%")) return raw;
+  try {
+    return decodeURIComponent(raw);
+  } catch {
+    return raw;
+  }
 }
 
 /**
  * Decodes a capture once. One of several segments keeps `%2F` as it came, so that a slash in a segment
- * and a slash between segments stay apart. Throws `URIError` if it is not percent-encoded UTF-8.
+ * and a slash between segments stay apart; `fully` lifts that for what `**` matched. Throws `URIError` if
+ * it is not percent-encoded UTF-8.
  */
-export function decodeCapture({ raw, multi }: Capture): string {
+export function decodeCapture({ raw, multi, rest }: Capture, fully = false): string {
   if (!raw.includes("%")) return raw;
-  return multi
-    ? raw
-        .split(/(%2[Ff])/)
-        .map((part, i) => (i % 2 ? part : decodeURIComponent(part)))
-        .join("")
-    : decodeURIComponent(raw);
+  if (!multi) return decodeURIComponent(raw);
+  if (!fully || rest === undefined) return decodeButSlashes(raw);
+  return decodeButSlashes(raw.slice(0, rest)) + decodeURIComponent(raw.slice(rest));
+}
+
+function decodeButSlashes(raw: string): string {
+  return raw
+    .split(/(%2[Ff])/)
+    .map((part, i) => (i % 2 ? part : decodeURIComponent(part)))
+    .join("");
 }
 
 function emptyNode<T>(): Node<T> {

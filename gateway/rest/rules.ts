@@ -1,6 +1,14 @@
-import { type DescField, type DescMessage, type DescMethod, getOption, hasOption } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescField,
+  type DescMessage,
+  type DescMethod,
+  getOption,
+  hasOption,
+  type MessageInitShape,
+} from "@bufbuild/protobuf";
 import { http } from "#gen/google/api/annotations_pb.js";
-import type { HttpRule } from "#gen/google/api/http_pb.js";
+import { type HttpRule, HttpSchema } from "#gen/google/api/http_pb.js";
 import { isLeaf } from "./fields.ts";
 
 /** One HTTP binding of a method, its fields looked up. */
@@ -15,16 +23,60 @@ export interface Rule {
   readonly responseBody: DescField | undefined;
 }
 
-/** The bindings in the `google.api.http` annotation of a method, the additional ones after the first. */
-export function rulesOf(method: DescMethod): Rule[] {
-  if (!hasOption(method, http)) return [];
-  const rule = getOption(method, http);
+/**
+ * The bindings of a method, the additional ones after the first: those of its `google.api.http`
+ * annotation, unless a rule is given. Throws if one is not valid.
+ */
+export function rulesOf(method: DescMethod, override?: HttpRule): Rule[] {
+  if (!override && !hasOption(method, http)) return [];
+  const rule = override ?? getOption(method, http);
   return [rule, ...rule.additionalBindings].map((each) => {
     if (each !== rule && each.additionalBindings.length > 0) {
       throw new Error(`${nameOf(method)}: additional_bindings cannot be nested`);
     }
     return toRule(method, each);
   });
+}
+
+/**
+ * The rules of a service configuration, as `google.api.Http` has them. A selector is the full name of a
+ * method, or its beginning with `.*`, or `*`; several are separated by commas. The last rule that selects
+ * a method takes the place of its annotation.
+ */
+export class ServiceConfig {
+  readonly #rules: readonly { rule: HttpRule; selectors: readonly string[] }[];
+
+  constructor(config: MessageInitShape<typeof HttpSchema>) {
+    this.#rules = create(HttpSchema, config).rules.map((rule) => ({
+      rule,
+      selectors: rule.selector.split(",").map((selector) => selector.trim()),
+    }));
+    for (const { selectors } of this.#rules) {
+      const wrong = selectors.find((selector) => !SELECTOR.test(selector));
+      if (wrong !== undefined) throw new Error(`"${wrong}" is not a selector of methods`);
+    }
+  }
+
+  /** The rule of a method. */
+  ruleFor(method: DescMethod): HttpRule | undefined {
+    return this.#rules.findLast(({ selectors }) => selectors.some((s) => selects(s, method)))?.rule;
+  }
+
+  /** Throws if a selector selects none of the methods, which is a slip of the pen. */
+  requireUse(methods: readonly DescMethod[]): void {
+    for (const selector of this.#rules.flatMap(({ selectors }) => selectors)) {
+      if (!methods.some((method) => selects(selector, method))) {
+        throw new Error(`the selector "${selector}" selects no method`);
+      }
+    }
+  }
+}
+
+const SELECTOR = /^(?:\*|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\.\*)?)$/;
+
+function selects(selector: string, method: DescMethod): boolean {
+  const name = nameOf(method);
+  return selector.endsWith("*") ? name.startsWith(selector.slice(0, -1)) : name === selector;
 }
 
 function toRule(method: DescMethod, rule: HttpRule): Rule {

@@ -13,6 +13,8 @@ interface Format {
   message(json: string, id: string | undefined, isFirst: boolean): string;
   error(json: string, isFirst: boolean): string;
   readonly close: string;
+  /** What means nothing, for a stream that is silent. */
+  readonly keepAlive?: string;
 }
 
 const EVENTS: Format = {
@@ -22,6 +24,7 @@ const EVENTS: Format = {
   message: (json, id) => (id === undefined ? `data: ${json}\n\n` : `id: ${id}\ndata: ${json}\n\n`),
   error: (json) => `event: error\ndata: ${json}\n\n`,
   close: "event: end\ndata: {}\n\n",
+  keepAlive: ":\n\n",
 };
 
 const LINES: Format = {
@@ -70,6 +73,8 @@ interface Streaming {
   readonly output: DescMessage;
   readonly responseBody: DescField | undefined;
   readonly spelling: Spelling;
+  /** How long a stream may be silent, where its format has words for that; 0 for any time. */
+  readonly keepAliveMs: number;
 }
 
 /**
@@ -103,6 +108,8 @@ export async function sendStream(streaming: Streaming): Promise<void> {
       exchange.addHeaders(context.responseHeader);
       await exchange.sendError(error);
     }
+  } finally {
+    layout.stop();
   }
 }
 
@@ -112,6 +119,8 @@ class JsonLayout {
   readonly #streaming: Streaming;
   readonly #hasSequence: boolean;
   #sent = 0;
+  #keepAlive: NodeJS.Timeout | undefined;
+  #isSilent = true;
 
   constructor(streaming: Streaming) {
     this.#streaming = streaming;
@@ -120,17 +129,30 @@ class JsonLayout {
   }
 
   start(): void {
-    const { exchange, context } = this.#streaming;
+    const { exchange, context, keepAliveMs } = this.#streaming;
     exchange.addHeaders(context.responseHeader);
     exchange.addVary("Accept");
     exchange.startStream(this.#format.contentType);
-    if (!exchange.headOnly) exchange.write(this.#format.open);
+    if (exchange.headOnly) return;
+    exchange.write(this.#format.open);
+    const { keepAlive } = this.#format;
+    if (keepAlive && keepAliveMs > 0) {
+      this.#keepAlive = setInterval(() => {
+        if (this.#isSilent && !exchange.isOver) exchange.write(keepAlive);
+        this.#isSilent = true;
+      }, keepAliveMs).unref();
+    }
+  }
+
+  stop(): void {
+    clearInterval(this.#keepAlive);
   }
 
   message(message: Message): Promise<void> | undefined {
     const { exchange, spelling, output, responseBody } = this.#streaming;
     const json = spelling.text(output, message, responseBody);
     const isFirst = this.#sent++ === 0;
+    this.#isSilent = false;
     return exchange.write(this.#format.message(json, this.#id(message), isFirst));
   }
 
@@ -180,6 +202,8 @@ class RawLayout {
   error(): void {
     this.#streaming.exchange.breakOff();
   }
+
+  stop(): void {}
 
   #body(message: Message) {
     return httpBodyOf(message, this.#streaming.responseBody);

@@ -19,7 +19,7 @@ export interface Template {
   readonly text: string;
   readonly segments: readonly Segment[];
   readonly variables: readonly Variable[];
-  /** What follows the colon of the last segment, or the empty string. */
+  /** What follows the colon of the last segment, decoded, or the empty string. */
   readonly verb: string;
 }
 
@@ -77,7 +77,7 @@ export function parseTemplate(text: string): Template {
     rest = rest.slice(1);
     if (rest === "") fail("it ends with a slash");
   }
-  return { text, segments, variables, verb: verb ?? "" };
+  return { text, segments, variables, verb: verb === undefined ? "" : decodeLiteral(verb, fail) };
 }
 
 /** Splits at the first colon of the last segment; colons inside braces belong to no verb. */

@@ -10,25 +10,20 @@ import { newId, newSecret } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
 import type { KeyAuthenticator } from "./authenticator.ts";
 import { apiKeysOf } from "./store.ts";
-
-/** The tenant whose administrators may make keys for other tenants. */
-export const firstTenant = "default";
+import { managesTenants, notForYou } from "./tenant-service.ts";
+import { type UsageRow, usageOf } from "./usage-store.ts";
 
 /** Handlers of ApiKeyService. */
 export function createApiKeyService(
   kernel: Kernel,
   authenticator: KeyAuthenticator,
+  flushUsage: () => Promise<void>,
 ): ServiceImpl<typeof ApiKeyService> {
   return {
     async createApiKey(request, context) {
       const caller = principalOf(context);
       const tenantId = request.tenantId || caller.tenantId;
-      if (tenantId !== caller.tenantId && caller.tenantId !== firstTenant) {
-        throw fail("INSUFFICIENT_PERMISSIONS", {
-          message: `Only an administrator of the tenant ${firstTenant} may name another tenant`,
-          metadata: { permission: "tenants:write" },
-        });
-      }
+      if (tenantId !== caller.tenantId && !managesTenants(context)) throw notForYou();
       const now = kernel.nowMs();
       const secret = newSecret("sk_");
       const key = create(ApiKeySchema, {
@@ -41,8 +36,10 @@ export function createApiKeyService(
         expiresAt: request.expiresAt,
       });
       const expiresAt = request.expiresAt ? timestampMs(request.expiresAt) : null;
-      await kernel.mutate(context, async ({ queries }) => {
-        await apiKeysOf(tenantId, queries).insert(key, secret, now, expiresAt);
+      kernel.standing.demand(tenantId);
+      await kernel.mutate(context, async (tx) => {
+        await apiKeysOf(tenantId, tx.queries).insert(key, secret, now, expiresAt);
+        tx.changing(ApiKeySchema, "id")(key);
       });
       return { apiKey: key, secret };
     },
@@ -53,19 +50,64 @@ export function createApiKeyService(
     },
 
     async revokeApiKey(request, context) {
-      const found = await kernel.mutate(context, ({ queries }) =>
-        apiKeysOf(tenantOf(context), queries).revoke(request.id, request.etag, kernel.nowMs()),
-      );
-      if (!found) throw fail("API_KEY_NOT_FOUND");
+      await kernel.mutate(context, async (tx) => {
+        const store = apiKeysOf(tenantOf(context), tx.queries);
+        const found = await store.get(request.id);
+        if (!found) throw fail("API_KEY_NOT_FOUND");
+        const changed = tx.changing(ApiKeySchema, "id", found.key);
+        await store.revoke(request.id, request.etag, kernel.nowMs());
+        changed((await store.get(request.id))?.key);
+      });
       authenticator.forget();
+      kernel.standing.revoke(request.id);
       return {};
     },
 
     async getApiKeyUsage(request, context) {
-      await authenticator.flushUsage();
-      const found = await apiKeysOf(tenantOf(context), kernel.database.read).get(request.id);
+      const tenantId = tenantOf(context);
+      const { read } = kernel.database;
+      await flushUsage();
+      const found = await apiKeysOf(tenantId, read).get(request.id);
       if (!found) throw fail("API_KEY_NOT_FOUND");
-      return { id: found.key.id, callCount: BigInt(found.callCount), lastUsedAt: found.key.lastUsedAt };
+      const rows = await usageOf(tenantId, read, found.key.id, request.days || 7, kernel.nowMs());
+      return {
+        id: found.key.id,
+        callCount: BigInt(found.callCount),
+        ...(found.key.lastUsedAt && { lastUsedAt: found.key.lastUsedAt }),
+        ...summarize(rows),
+      };
     },
   };
 }
+
+/** Adds up the usage of a key by RPC and by day. */
+function summarize(rows: readonly UsageRow[]) {
+  const [byEndpoint, byDay] = [
+    new Map<string, number>(),
+    new Map<number, { requests: number; errors: number }>(),
+  ];
+  const total = { requests: 0, errors: 0, timed: 0, durationMs: 0 };
+  for (const { method, day, requests, errors, timed, duration_ms } of rows) {
+    total.requests += requests;
+    total.errors += errors;
+    total.timed += timed;
+    total.durationMs += duration_ms;
+    byEndpoint.set(method, (byEndpoint.get(method) ?? 0) + requests);
+    const ofDay = byDay.get(day) ?? { requests: 0, errors: 0 };
+    byDay.set(day, { requests: ofDay.requests + requests, errors: ofDay.errors + errors });
+  }
+  return {
+    totalRequests: toUint32(total.requests),
+    successRequests: toUint32(total.requests - total.errors),
+    errorRequests: toUint32(total.errors),
+    avgDuration: total.timed === 0 ? 0 : total.durationMs / total.timed,
+    byEndpoint: Object.fromEntries([...byEndpoint].map(([method, requests]) => [method, toUint32(requests)])),
+    byDay: [...byDay].map(([day, { requests, errors }]) => ({
+      startTime: timestampFromMs(day),
+      requests: toUint32(requests),
+      errors: toUint32(errors),
+    })),
+  };
+}
+
+const toUint32 = (count: number) => Math.min(count, 2 ** 32 - 1);

@@ -1,5 +1,6 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
+import { CredentialKind } from "#gen/portolan/identity/v1/audit_log_pb.js";
 import type { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import type { Principal } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
@@ -8,10 +9,14 @@ import { hashSecret, identityStore } from "./store.ts";
 import type { TokenSigner } from "./tokens.ts";
 
 /** How long a looked-up key is trusted, so that a revocation elsewhere is seen, in milliseconds. */
-const keyTrustMs = 5_000;
+const keyTrustMs = 1_000;
 
 /** Most cached keys and tokens, so that a flood of them costs bounded memory. */
 const cacheSize = 10_000;
+
+type FindKey = (
+  store: ReturnType<typeof identityStore>,
+) => ReturnType<ReturnType<typeof identityStore>["findById"]>;
 
 interface KnownKey {
   readonly principal: Principal;
@@ -27,7 +32,6 @@ export class KeyAuthenticator {
   readonly #permissions: ReadonlyMap<Role, ReadonlySet<string>>;
   readonly #keys = new Map<string, KnownKey | undefined>();
   readonly #tokens = new Map<string, { keyId: string; expiresAt: number }>();
-  readonly #usage = new Map<string, number>();
 
   constructor(kernel: Kernel, signer: TokenSigner, permissions: ReadonlyMap<Role, ReadonlySet<string>>) {
     this.#kernel = kernel;
@@ -41,18 +45,16 @@ export class KeyAuthenticator {
     if (authorization !== null) {
       const [, credential] = /^bearer\s+(\S+)\s*$/i.exec(authorization) ?? [];
       if (!credential) throw fail("INVALID_TOKEN", { message: "Authorization must be `Bearer <token>`" });
-      const principal = credential.includes(".")
-        ? await this.#byToken(credential)
-        : await this.bySecret(credential);
-      return this.#count(principal);
+      return credential.includes(".") ? this.#byToken(credential) : this.bySecret(credential);
     }
     const apiKey = headers.get("x-api-key");
-    return apiKey === null ? undefined : this.#count(await this.bySecret(apiKey));
+    return apiKey === null ? undefined : this.bySecret(apiKey);
   }
 
   /** The caller behind an API key. */
   bySecret(secret: string): Promise<Principal> {
-    return this.#key(`secret ${hashSecret(secret)}`, (store) => store.findBySecret(secret));
+    const find: FindKey = (store) => store.findBySecret(secret);
+    return this.#key(`secret ${hashSecret(secret)}`, CredentialKind.API_KEY, find);
   }
 
   /** Forgets a key, so that a revocation works at once. */
@@ -63,18 +65,6 @@ export class KeyAuthenticator {
   /** The permissions of a role. */
   permissionsOf(role: Role): ReadonlySet<string> {
     return this.#permissions.get(role) ?? new Set();
-  }
-
-  /** Writes the usage counted since the last time. */
-  async flushUsage(): Promise<void> {
-    if (this.#usage.size === 0) return;
-    const counts = [...this.#usage];
-    this.#usage.clear();
-    await this.#kernel.write(async ({ queries }) => {
-      for (const [keyId, calls] of counts) {
-        await identityStore(queries).addUsage(keyId, calls, this.#kernel.nowMs());
-      }
-    });
   }
 
   async #byToken(token: string): Promise<Principal> {
@@ -89,15 +79,10 @@ export class KeyAuthenticator {
       this.#tokens.delete(token);
       throw fail("TOKEN_EXPIRED");
     }
-    return this.#key(`id ${keyId}`, (store) => store.findById(keyId));
+    return this.#key(`id ${keyId}`, CredentialKind.ACCESS_TOKEN, (store) => store.findById(keyId));
   }
 
-  async #key(
-    name: string,
-    find: (
-      store: ReturnType<typeof identityStore>,
-    ) => ReturnType<ReturnType<typeof identityStore>["findById"]>,
-  ): Promise<Principal> {
+  async #key(name: string, credential: CredentialKind, find: FindKey): Promise<Principal> {
     const now = this.#kernel.nowMs();
     let known = this.#keys.get(name);
     if (!known || known.trustedUntil < now) {
@@ -109,6 +94,7 @@ export class KeyAuthenticator {
           tenantId: row.tenant_id,
           subject: row.key_id,
           role,
+          credential,
           permissions: this.permissionsOf(role),
         },
         expiresAt: row.expires_at ?? Number.POSITIVE_INFINITY,
@@ -119,12 +105,8 @@ export class KeyAuthenticator {
     }
     if (known.revoked) throw fail("INVALID_TOKEN");
     if (known.expiresAt <= now) throw fail("TOKEN_EXPIRED");
+    this.#kernel.standing.demand(known.principal.tenantId);
     return known.principal;
-  }
-
-  #count(principal: Principal): Principal {
-    this.#usage.set(principal.subject, (this.#usage.get(principal.subject) ?? 0) + 1);
-    return principal;
   }
 }
 

@@ -2,41 +2,50 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
 import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
+import { AuditLogService } from "#gen/portolan/identity/v1/audit_log_service_pb.js";
+import { TenantService } from "#gen/portolan/identity/v1/tenant_service_pb.js";
 import { TokenService } from "#gen/portolan/identity/v1/token_service_pb.js";
+import { UserService } from "#gen/portolan/identity/v1/user_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import { newSecret } from "#kernel/ids.ts";
 import { type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
-import { createApiKeyService, firstTenant } from "./api-key-service.ts";
+import { createApiKeyService } from "./api-key-service.ts";
+import { createAuditLogService } from "./audit-log-service.ts";
 import { KeyAuthenticator } from "./authenticator.ts";
+import { createHousekeeping } from "./housekeeping.ts";
 import { apiKeyList, apiKeysOf, hashSecret, identityStore, migrations } from "./store.ts";
+import { createTenantService, firstTenant } from "./tenant-service.ts";
 import { createTokenService } from "./token-service.ts";
 import { createTokenSigner } from "./tokens.ts";
+import { createUsage } from "./usage.ts";
+import { createUserService } from "./user-service.ts";
 
 export { migrations };
 
 /** The identity services and the authenticator that stands on them. Migrations must have run. */
-export async function createIdentity(kernel: Kernel, permissions: ReadonlyMap<Role, ReadonlySet<string>>) {
+export async function createIdentity(
+  kernel: Kernel,
+  permissions: ReadonlyMap<Role, ReadonlySet<string>>,
+  { auditDays }: { readonly auditDays: number },
+) {
   const signer = await createTokenSigner(kernel);
   const authenticator = new KeyAuthenticator(kernel, signer, permissions);
-  let timer: NodeJS.Timeout | undefined;
+  const usage = createUsage(kernel);
+  const housekeeping = createHousekeeping(kernel, usage, auditDays);
   const module: ServiceModule = {
     services: [
       serve(TokenService, createTokenService(authenticator, signer)),
-      serve(ApiKeyService, createApiKeyService(kernel, authenticator)),
+      serve(ApiKeyService, createApiKeyService(kernel, authenticator, usage.flush)),
+      serve(TenantService, createTenantService(kernel)),
+      serve(UserService, createUserService(kernel)),
+      serve(AuditLogService, createAuditLogService(kernel)),
     ],
     migrations,
     lists: [apiKeyList],
-    start() {
-      timer = setInterval(() => {
-        authenticator.flushUsage().catch((err) => kernel.log.error({ err }, "usage was not written"));
-      }, 5_000);
-    },
-    async stop() {
-      clearInterval(timer);
-      await authenticator.flushUsage();
-    },
+    start: housekeeping.start,
+    stop: housekeeping.stop,
   };
-  return { module, authenticator };
+  return { module, authenticator, usage };
 }
 
 /** A key of the first tenant with an id of its own, for the administrator or a part of the server. */

@@ -14,6 +14,9 @@ import { backfill } from "#kernel/list/backfill.ts";
 import { textColumn } from "#kernel/list/field.ts";
 import { defineList, type Page } from "#kernel/list/list.ts";
 import type { Migration } from "#kernel/migrate.ts";
+import { tenantMigrations, tenantStore } from "./tenant-store.ts";
+import { usageMigrations } from "./usage-store.ts";
+import { userMigrations } from "./user-store.ts";
 
 interface ApiKeyRow {
   tenant_id: string;
@@ -32,13 +35,12 @@ interface ApiKeyRow {
 
 declare module "#kernel/database.ts" {
   interface Tables {
-    tenants: { tenant_id: string; created_at: number };
     api_keys: ApiKeyRow;
     signing_keys: { kid: string; private_jwk: string; created_at: number };
   }
 }
 
-export const migrations: Migration[] = [
+const keyMigrations: Migration[] = [
   {
     name: "identity/0001-keys",
     async up(queries, types) {
@@ -96,6 +98,13 @@ export const migrations: Migration[] = [
   },
 ];
 
+export const migrations: Migration[] = [
+  ...keyMigrations,
+  ...tenantMigrations,
+  ...userMigrations,
+  ...usageMigrations,
+];
+
 /** The keys of a tenant. */
 export const apiKeyList = defineList({
   request: ListApiKeysRequestSchema,
@@ -137,11 +146,7 @@ export function apiKeysOf(tenantId: string, queries: Queries) {
   return {
     async insert(key: ApiKey, secret: string, createdAt: number, expiresAt: number | null): Promise<void> {
       key.etag = etagOf({ revoked_at: null });
-      await queries
-        .insertInto("tenants")
-        .values({ tenant_id: tenantId, created_at: createdAt })
-        .onConflict((conflict) => conflict.column("tenant_id").doNothing())
-        .execute();
+      await tenantStore(queries).insert(tenantId, tenantId, createdAt);
       await queries
         .insertInto("api_keys")
         .values({
@@ -186,6 +191,14 @@ export function apiKeysOf(tenantId: string, queries: Queries) {
         .where("key_id", "=", keyId)
         .execute();
       return true;
+    },
+    async revokeAll(at: number): Promise<void> {
+      await queries
+        .updateTable("api_keys")
+        .set({ revoked_at: at })
+        .where("tenant_id", "=", tenantId)
+        .where("revoked_at", "is", null)
+        .execute();
     },
   };
 }

@@ -1,8 +1,8 @@
-import type { ServiceImpl } from "@connectrpc/connect";
+import { ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import type { TokenService } from "#gen/portolan/identity/v1/token_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import type { Principal } from "#kernel/call.ts";
-import { fail } from "#kernel/errors.ts";
+import { fail, reasonOf } from "#kernel/errors.ts";
 import type { KeyAuthenticator } from "./authenticator.ts";
 import { type TokenSigner, tokenLifeS } from "./tokens.ts";
 
@@ -38,5 +38,8 @@ export function createTokenService(
 }
 
 async function orUndefined(principal: Promise<Principal>): Promise<Principal | undefined> {
-  return principal.catch(() => undefined);
+  return principal.catch((error) => {
+    if (reasonOf(ConnectError.from(error)) === "TENANT_SUSPENDED") throw error;
+    return undefined;
+  });
 }

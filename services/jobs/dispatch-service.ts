@@ -2,12 +2,13 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { JobState } from "#gen/portolan/common/v1/track_pb.js";
-import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
+import { DispatchCommand, DispatchSchema } from "#gen/portolan/jobs/v1/dispatch_pb.js";
 import {
   type DispatchService,
   type WatchDispatchesResponse,
   WatchDispatchesResponseSchema,
 } from "#gen/portolan/jobs/v1/dispatch_service_pb.js";
+import { JobSchema } from "#gen/portolan/jobs/v1/job_pb.js";
 import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
 import { tenantOf } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
@@ -77,10 +78,14 @@ export function createDispatchService(
         const store = jobsOf(tenantId, tx.queries);
         const dispatch = await store.dispatch(deviceGroupId, dispatchId);
         if (!dispatch) throw fail("DISPATCH_NOT_FOUND");
-        if (dispatch.closedAt !== null) return;
-        await store.closeDispatch(dispatchId, kernel.nowMs());
         const job = await store.get(dispatch.jobId);
-        if (!rejected || !job || isFinal(job.status) || dispatch.command !== DispatchCommand.START) return;
+        const { command, createdAt, closedAt } = dispatch;
+        const order = create(DispatchSchema, { dispatchId, command, createdAt: timestampFromMs(createdAt) });
+        // An order that has been answered is no longer there.
+        tx.changing(DispatchSchema, "dispatchId", closedAt === null ? order : undefined)();
+        if (closedAt !== null) return;
+        await store.closeDispatch(dispatchId, kernel.nowMs());
+        if (!rejected || !job || isFinal(job.status) || command !== DispatchCommand.START) return;
         await changes.move(tx, tenantId, job, JobState.FAILED, { reason: "DISPATCH_REJECTED", message });
       });
       kernel.presence.heard(tenantId, deviceGroupId);
@@ -94,14 +99,17 @@ export function createDispatchService(
         const job = await jobsOf(tenantId, tx.queries).get(request.jobId);
         if (!job) throw fail("JOB_NOT_FOUND");
         const before = job.progress;
+        const changed = tx.changing(JobSchema, "jobId", job);
         if (progress !== undefined && !isFinal(job.status)) job.progress = progress;
         if (state !== job.status) {
           const error =
             errorReason || errorMessage ? { reason: errorReason, message: errorMessage } : undefined;
           await changes.move(tx, tenantId, job, state, error);
-        } else if (job.progress !== before) {
-          await changes.save(tx, tenantId, job, "progressed");
+        } else {
+          if (job.progress !== before) await changes.save(tx, tenantId, job, "progressed");
+          tx.minor();
         }
+        changed(job);
         return { job };
       });
       kernel.presence.heard(tenantId, response.job.deviceGroupId);

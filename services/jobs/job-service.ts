@@ -42,6 +42,7 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
       return kernel.mutate(context, async (tx) => {
         await jobsOf(tenantId, tx.queries).insert(job, kernel.nextSequence());
         job.etag = "1";
+        tx.changing(JobSchema, "jobId")(job);
         await changes.emit(tx, tenantId, "created", job);
         return { job };
       });
@@ -66,11 +67,13 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
         demandEtag(request.etag, job.etag);
         if (isFinal(job.status))
           throw fail("ILLEGAL_JOB_STATE", { metadata: { state: JobState[job.status] } });
+        const changed = tx.changing(JobSchema, "jobId", job);
         job.name = request.name ?? job.name;
         job.description = request.description ?? job.description;
         job.priority = request.priority ?? job.priority;
         if (request.metadata) job.metadata = request.metadata;
         await changes.save(tx, tenantId, job);
+        changed(job);
         return { job };
       });
     },
@@ -88,6 +91,7 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
         if (taken || job.status === JobState.INPROGRESS) {
           throw fail("ILLEGAL_JOB_STATE", { metadata: { state: JobState[job.status] } });
         }
+        tx.changing(JobSchema, "jobId", job)();
         if (!isFinal(job.status)) await changes.move(tx, tenantId, job, JobState.CANCELLED);
         await store.delete(job.jobId);
         await changes.emit(tx, tenantId, "deleted", job);
@@ -103,19 +107,25 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
         demandEtag(request.etag, job.etag);
         if (isFinal(job.status))
           throw fail("JOB_NOT_CANCELLABLE", { metadata: { state: JobState[job.status] } });
+        const changed = tx.changing(JobSchema, "jobId", job);
         if (job.status === JobState.INPROGRESS) {
           // Asking twice must not send the device a second order.
-          if (job.cancelRequestedAt) return { job };
+          if (job.cancelRequestedAt) {
+            changed(job);
+            return { job };
+          }
           job.cancelRequestedAt = timestampFromMs(kernel.nowMs());
           job.errorMessage = request.reason;
           await changes.save(tx, tenantId, job, "cancel_requested");
           await changes.order(tx, tenantId, job, DispatchCommand.CANCEL);
+          changed(job);
           return { job };
         }
         job.errorMessage = request.reason;
         const started = await changes.closeDispatches(tx, tenantId, job.jobId);
         await changes.move(tx, tenantId, job, JobState.CANCELLED);
         if (started) await changes.order(tx, tenantId, job, DispatchCommand.CANCEL);
+        changed(job);
         return { job };
       });
     },

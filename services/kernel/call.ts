@@ -1,5 +1,7 @@
 import { createContextKey, type HandlerContext } from "@connectrpc/connect";
+import type { CredentialKind } from "#gen/portolan/identity/v1/audit_log_pb.js";
 import type { Role } from "#gen/portolan/options/v1/policy_pb.js";
+import type { AuditTrail } from "./audit.ts";
 import { fail } from "./errors.ts";
 
 /** Who calls, once the gate has authenticated the credentials. */
@@ -8,6 +10,7 @@ export interface Principal {
   /** Id of the API key, directly or behind a token. */
   readonly subject: string;
   readonly role: Role;
+  readonly credential: CredentialKind;
   readonly permissions: ReadonlySet<string>;
 }
 
@@ -27,6 +30,8 @@ export interface CallInfo {
   readonly slot: number;
   principal?: Principal;
   replay?: Replay;
+  /** There if the RPC is audited. */
+  audit?: AuditTrail;
 }
 
 /** Where lanes put the CallInfo. */

@@ -22,6 +22,7 @@ it("has a default for everything", () => {
     databaseUrl: undefined,
     adminApiKey: undefined,
     sandbox: true,
+    auditDays: 400,
     logLevel: "info",
     tls: undefined,
   });

@@ -29,6 +29,10 @@ const settings = {
     about: "on starts simulated docks and drones, off does not",
     schema: onOff.default(true),
   },
+  PORTOLAN_AUDIT_DAYS: {
+    about: "How many days a row of the audit log is kept",
+    schema: z.coerce.number().int().min(1).max(36_500).default(400),
+  },
   PORTOLAN_LOG_LEVEL: { about: `One of ${logLevels.join(", ")}`, schema: z.enum(logLevels).default("info") },
   PORTOLAN_TLS_CERT: {
     about: "PEM file of the certificate chain; with PORTOLAN_TLS_KEY turns TLS on",
@@ -45,6 +49,8 @@ export interface Config {
   readonly databaseUrl: string | undefined;
   readonly adminApiKey: string | undefined;
   readonly sandbox: boolean;
+  /** How long a row of the audit log is kept, in days. */
+  readonly auditDays: number;
   readonly logLevel: (typeof logLevels)[number];
   readonly tls: { readonly cert: Buffer; readonly key: Buffer } | undefined;
 }
@@ -93,6 +99,7 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     databaseUrl: read("PORTOLAN_DATABASE_URL"),
     adminApiKey: read("PORTOLAN_ADMIN_API_KEY"),
     sandbox: read("PORTOLAN_SANDBOX"),
+    auditDays: read("PORTOLAN_AUDIT_DAYS"),
     logLevel: read("PORTOLAN_LOG_LEVEL"),
     tls: cert && key ? { cert, key } : undefined,
   };

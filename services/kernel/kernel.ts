@@ -1,6 +1,7 @@
 import type { DescMessage, DescMethodServerStreaming, DescService, MessageShape } from "@bufbuild/protobuf";
 import type { Client, HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Logger } from "pino";
+import { auditChanges, type Changes } from "./audit.ts";
 import { callInfo } from "./call.ts";
 import type { Database, Queries } from "./database.ts";
 import { type Bus, createTx, type Tx } from "./events.ts";
@@ -8,6 +9,7 @@ import type { List } from "./list/list.ts";
 import type { Migration } from "./migrate.ts";
 import type { Presence } from "./presence.ts";
 import { storeReplay } from "./replay.ts";
+import type { Standing } from "./standing.ts";
 import type { Topics } from "./topics.ts";
 
 /** What services stand on. */
@@ -16,6 +18,7 @@ export interface Kernel {
   readonly bus: Bus;
   readonly topics: Topics;
   readonly presence: Presence;
+  readonly standing: Standing;
   readonly log: Logger;
   /** The time, in Unix milliseconds. */
   readonly nowMs: () => number;
@@ -34,9 +37,10 @@ export interface Kernel {
   /**
    * Runs the transaction of a call that changes something and answers with its result. If the
    * call carries an idempotency key, the answer is stored in the same transaction, so that a key
-   * is spent exactly when its effect is on disk.
+   * is spent exactly when its effect is on disk. So is the row of the audit log, if the RPC is
+   * audited: `work` states what it changes, and without that nothing is committed.
    */
-  mutate<T>(context: HandlerContext, work: (tx: Tx) => Promise<T>): Promise<T>;
+  mutate<T>(context: HandlerContext, work: (tx: Tx & Changes) => Promise<T>): Promise<T>;
 }
 
 /** Unary methods of a service as plain calls. */
@@ -84,13 +88,19 @@ export function createTransactions(database: Database, bus: Bus): Pick<Kernel, "
   }
   return {
     write,
-    mutate(context, work) {
-      const { principal, replay } = context.values.get(callInfo);
-      return write(async (tx) => {
-        const response = await work(tx);
-        if (replay && principal) await storeReplay(tx.queries, principal.tenantId, replay, response);
+    async mutate(context, work) {
+      const { principal, replay, audit } = context.values.get(callInfo);
+      const { changes, resourceId, append } = auditChanges(context);
+      const response = await write(async (tx) => {
+        const response = await work({ ...tx, ...changes });
+        if (replay && principal) {
+          await storeReplay(tx.queries, principal.tenantId, replay, response, resourceId());
+        }
+        await append(tx.queries);
         return response;
       });
+      if (audit) audit.settled = true;
+      return response;
     },
   };
 }

@@ -10,6 +10,7 @@ export interface Migration {
 
 /** Column types that the two engines spell differently. */
 export interface ColumnTypes {
+  readonly engine: Database["engine"];
   /** Raw bytes. */
   readonly bytes: ReturnType<typeof sql.raw>;
   /** An integer primary key that counts up by itself. */
@@ -34,6 +35,7 @@ const lockKey = 7_665_014;
 export async function migrate(database: Database, migrations: readonly Migration[]): Promise<void> {
   const postgres = database.engine === "postgres";
   const types: ColumnTypes = {
+    engine: database.engine,
     bytes: sql.raw(postgres ? "bytea" : "blob"),
     counter: sql.raw(postgres ? "bigserial primary key" : "integer primary key autoincrement"),
     text: sql.raw(postgres ? 'text collate "C"' : "text"),

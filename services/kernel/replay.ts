@@ -14,6 +14,8 @@ declare module "./database.ts" {
       request_hash: string;
       response: Uint8Array;
       created_at: number;
+      /** Id of the resource that the call was about, as the audit log has it. */
+      resource_id: import("kysely").Generated<string>;
     };
   }
 }
@@ -44,6 +46,7 @@ export async function storeReplay(
   tenantId: string,
   replay: Replay,
   response: unknown,
+  resourceId: string,
 ): Promise<void> {
   const ofKey = { tenant_id: tenantId, method: replay.method, key: replay.key };
   await queries
@@ -58,6 +61,7 @@ export async function storeReplay(
       request_hash: replay.requestHash,
       response: replay.encode(response),
       created_at: Date.now(),
+      resource_id: resourceId,
     })
     .execute();
 }
@@ -66,7 +70,7 @@ export async function storeReplay(
 export function findReplay(queries: Queries, tenantId: string, method: string, key: string) {
   return queries
     .selectFrom("replays")
-    .select(["request_hash", "response"])
+    .select(["request_hash", "response", "resource_id"])
     .where("tenant_id", "=", tenantId)
     .where("method", "=", method)
     .where("key", "=", key)

@@ -2,7 +2,13 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { TrackUpdate } from "#gen/portolan/common/v1/track_pb.js";
-import { type Share, ShareSchema, ShareSessionSchema, ShareType } from "#gen/portolan/shares/v1/share_pb.js";
+import {
+  type Share,
+  ShareSchema,
+  type ShareSession,
+  ShareSessionSchema,
+  ShareType,
+} from "#gen/portolan/shares/v1/share_pb.js";
 import type { ShareService } from "#gen/portolan/shares/v1/share_service_pb.js";
 import { callInfo, tenantOf } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
@@ -12,7 +18,7 @@ import type { Kernel } from "#kernel/kernel.ts";
 import { revokedEvent } from "./live-shares.ts";
 import { createPinGuard, hashPin } from "./pin.ts";
 import { roleOf } from "./share-view.ts";
-import { findByCode, sharesOf } from "./store.ts";
+import { findByCode, type StoredSession, sharesOf } from "./store.ts";
 import type { createViewers } from "./viewers.ts";
 
 /** What ShareService stands on beside the kernel. */
@@ -66,6 +72,7 @@ export function createShareService(
       });
       return kernel.mutate(context, async (tx) => {
         await sharesOf(tenantId, tx.queries).insert(share, now, expiresAt, pinHash);
+        tx.changing(ShareSchema, "shareCode")(share);
         await tx.emit(
           { tenantId, type: "share.created", subject: share.shareCode, timeMs: now },
           ShareSchema,
@@ -95,6 +102,7 @@ export function createShareService(
         if (!share) throw fail("SHARE_NOT_FOUND");
         demandEtag(request.etag, share.etag);
         if (!(await store.revoke(shareCode, now))) throw fail("SHARE_NOT_FOUND");
+        tx.changing(ShareSchema, "shareCode", share)();
         await tx.emit({ tenantId, type: revokedEvent, subject: shareCode, timeMs: now }, ShareSchema, share);
         return { message: "Share revoked successfully" };
       });
@@ -103,6 +111,7 @@ export function createShareService(
     async listShareResources(request) {
       const found = await findByCode(kernel.database.read, request.shareCode, kernel.nowMs());
       if (!found) throw fail("SHARE_NOT_FOUND");
+      kernel.standing.demand(found.tenantId);
       const group = await groupOf(found.tenantId, found.share.resourceId);
       const resources = group ? [group] : [];
       return { resources, count: resources.length };
@@ -112,29 +121,33 @@ export function createShareService(
       const tenantId = tenantOf(context);
       await demandShare(request.shareCode, context);
       const { items, ...page } = await sharesOf(tenantId, kernel.database.read).sessions(request);
-      const sessions = items.map(({ startedAt, endedAt, ...session }) =>
-        create(ShareSessionSchema, {
-          ...session,
-          startedAt: timestampFromMs(startedAt),
-          ...(endedAt !== null && { endedAt: timestampFromMs(endedAt) }),
-        }),
-      );
-      return { sessions, count: sessions.length, ...page };
+      return { sessions: items.map(toSession), count: items.length, ...page };
     },
 
     async revokeShareSession(request, context) {
       const { shareCode, sessionId } = request;
       await demandShare(shareCode, context);
-      if (!viewers.end(shareCode, sessionId)) {
-        throw fail("SHARE_NOT_FOUND", { message: "The share has no such live session" });
-      }
-      return { message: "Session ended" };
+      const response = await kernel.mutate(context, async (tx) => {
+        const store = sharesOf(tenantOf(context), tx.queries);
+        const session = await store.openSession(shareCode, sessionId);
+        if (!session || !viewers.has(shareCode, sessionId)) {
+          throw fail("SHARE_NOT_FOUND", { message: "The share has no such live session" });
+        }
+        const changed = tx.changing(ShareSessionSchema, "sessionId", toSession(session));
+        const endedAt = kernel.nowMs();
+        await store.endSession(sessionId, endedAt);
+        changed(toSession({ ...session, endedAt }));
+        return { message: "Session ended" };
+      });
+      viewers.end(shareCode, sessionId);
+      return response;
     },
 
     async *trackShare(request, context): AsyncGenerator<TrackUpdate> {
       const { shareCode, pin, afterSequence } = request;
       const found = await findByCode(kernel.database.read, shareCode, kernel.nowMs());
       if (!found) throw fail("SHARE_NOT_FOUND");
+      kernel.standing.demand(found.tenantId);
       await checkPin(shareCode, found.pinHash, pin);
       const { remoteAddress, slot } = context.values.get(callInfo);
       const userAgent = (context.requestHeader.get("user-agent") ?? "").slice(0, 200);
@@ -142,11 +155,20 @@ export function createShareService(
       try {
         const topic = await kernel.topics.join("share", found.tenantId, shareCode);
         if (!topic) throw fail("SHARE_NOT_FOUND");
-        const signal = AbortSignal.any([context.signal, viewer.ended]);
+        const suspended = kernel.standing.suspended(found.tenantId);
+        const signal = AbortSignal.any([context.signal, viewer.ended, suspended]);
         yield* topic.follow({ afterSequence, slot, signal });
+        kernel.standing.demand(found.tenantId);
       } finally {
         await viewer.leave();
       }
     },
   };
 }
+
+const toSession = ({ startedAt, endedAt, ...session }: StoredSession): ShareSession =>
+  create(ShareSessionSchema, {
+    ...session,
+    startedAt: timestampFromMs(startedAt),
+    ...(endedAt !== null && { endedAt: timestampFromMs(endedAt) }),
+  });

@@ -7,7 +7,7 @@ import {
   type ListSharesRequest,
   ListSharesRequestSchema,
 } from "#gen/portolan/shares/v1/share_service_pb.js";
-import type { Queries } from "#kernel/database.ts";
+import type { Queries, Tables } from "#kernel/database.ts";
 import { backfill } from "#kernel/list/backfill.ts";
 import { textColumn } from "#kernel/list/field.ts";
 import { defineList, type Page } from "#kernel/list/list.ts";
@@ -192,6 +192,14 @@ export async function endOpenSessions(queries: Queries, at: number): Promise<voi
   await queries.updateTable("share_sessions").set({ ended_at: at }).where("ended_at", "is", null).execute();
 }
 
+const toSession = (row: Tables["share_sessions"]): StoredSession => ({
+  sessionId: row.session_id,
+  startedAt: row.started_at,
+  endedAt: row.ended_at,
+  remoteAddress: row.remote_address,
+  userAgent: row.user_agent,
+});
+
 /** Shares and their sessions of one tenant. */
 export function sharesOf(tenantId: string, queries: Queries) {
   const working = (nowMs: number) =>
@@ -274,6 +282,19 @@ export function sharesOf(tenantId: string, queries: Queries) {
         .execute();
     },
 
+    /** A session of a share that has not ended. */
+    async openSession(shareCode: string, sessionId: string): Promise<StoredSession | undefined> {
+      const row = await queries
+        .selectFrom("share_sessions")
+        .selectAll()
+        .where("tenant_id", "=", tenantId)
+        .where("share_code", "=", shareCode)
+        .where("session_id", "=", sessionId)
+        .where("ended_at", "is", null)
+        .executeTakeFirst();
+      return row && toSession(row);
+    },
+
     /** A page of the sessions of a share, newest first unless the request says otherwise. */
     async sessions(request: ListShareSessionsRequest): Promise<Page<StoredSession>> {
       const { shareCode, limit } = request;
@@ -283,14 +304,7 @@ export function sharesOf(tenantId: string, queries: Queries) {
         .where("tenant_id", "=", tenantId)
         .where("share_code", "=", shareCode);
       const page = await sessionList.page(query, request, limit || 100, [tenantId, shareCode]);
-      const items = page.items.map((row) => ({
-        sessionId: row.session_id,
-        startedAt: row.started_at,
-        endedAt: row.ended_at,
-        remoteAddress: row.remote_address,
-        userAgent: row.user_agent,
-      }));
-      return { ...page, items };
+      return { ...page, items: page.items.map(toSession) };
     },
   };
 }

@@ -51,11 +51,12 @@ export function createViewers(kernel: Kernel) {
       return { sessionId, ended: controller.signal, leave };
     },
 
-    /** Ends one session; false if it is not live. */
-    end(shareCode: string, sessionId: string): boolean {
-      const controller = live.get(shareCode)?.get(sessionId);
-      controller?.abort();
-      return controller !== undefined;
+    /** Whether a session is live. */
+    has: (shareCode: string, sessionId: string): boolean => live.get(shareCode)?.has(sessionId) ?? false,
+
+    /** Ends one session, if it is live. */
+    end(shareCode: string, sessionId: string): void {
+      live.get(shareCode)?.get(sessionId)?.abort();
     },
   };
 }

@@ -94,6 +94,7 @@ export function createResourceService(
       return kernel.mutate(context, async (tx) => {
         const inserted = await streamsOf(tenantId, tx.queries).insert(resource, now);
         if (!inserted) throw fail("RESOURCE_EXISTS");
+        tx.changing(ResourceSchema, "deviceGroupId")(resource);
         await claimDevices(tx, tenantId, resource);
         await tx.emit(
           { tenantId, type: "resource.registered", subject: resource.deviceGroupId, timeMs: now },
@@ -121,6 +122,7 @@ export function createResourceService(
           updatedAt: timestampFromMs(now),
         });
         await store.update(resource);
+        tx.changing(ResourceSchema, "deviceGroupId", present)(resource);
         if (request.devices.length > 0) await claimDevices(tx, tenantId, resource);
         await tx.emit(
           { tenantId, type: "resource.updated", subject: resource.deviceGroupId, timeMs: now },
@@ -143,6 +145,7 @@ export function createResourceService(
         if (!present) throw fail("DEVICE_GROUP_NOT_FOUND");
         demandEtag(request.etag, present.etag);
         await store.delete(deviceGroupId);
+        tx.changing(ResourceSchema, "deviceGroupId", present)();
         await tx.emit(
           { tenantId, type: "resource.deleted", subject: deviceGroupId, timeMs: kernel.nowMs() },
           ResourceSchema,

@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { createClient } from "@connectrpc/connect";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 import { expect, it } from "vitest";
+import { AuditOutcome } from "#gen/portolan/identity/v1/audit_log_pb.js";
+import { AuditLogService } from "#gen/portolan/identity/v1/audit_log_service_pb.js";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
 import { adminKey, grpcTransport, type SpawnedServer, spawnServer } from "../support/gateway.ts";
@@ -26,6 +28,7 @@ function clients(server: SpawnedServer) {
   return {
     jobs: createClient(JobService, transport),
     resources: createClient(ResourceService, transport),
+    logs: createClient(AuditLogService, transport),
     close: () => sessions.abort(),
   };
 }
@@ -38,6 +41,18 @@ async function idsByName({ jobs }: ReturnType<typeof clients>): Promise<Map<stri
     for (const { name, jobId } of page.jobs) found.set(name, [...(found.get(name) ?? []), jobId]);
     pageToken = page.nextPageToken;
     if (!pageToken) return found;
+  }
+}
+
+/** The jobs that the audit log says were made, sorted. */
+async function auditedJobs({ logs }: ReturnType<typeof clients>): Promise<string[]> {
+  const ids: string[] = [];
+  const filter = { action: "CreateJob", outcome: AuditOutcome.SUCCEEDED, pageSize: 1000 };
+  for (let pageToken = ""; ; ) {
+    const page = await logs.listAuditLogs({ ...filter, pageToken });
+    ids.push(...page.auditLogs.filter(({ replayed }) => !replayed).map(({ resourceId }) => resourceId));
+    pageToken = page.nextPageToken;
+    if (!pageToken) return ids.sort();
   }
 }
 
@@ -104,6 +119,9 @@ it(`${rounds} times kill -9 under write load lose and double nothing that was ac
       const settled = await idsByName(after);
       expect(settled.size).toBe(acknowledged.size);
       for (const [key, jobId] of acknowledged) expect([key, settled.get(key)]).toEqual([key, [jobId]]);
+      // Every job that was made has its audit row, no row tells of a job that was not, and the chain holds.
+      expect(await auditedJobs(after)).toEqual([...acknowledged.values()].sort());
+      expect(await after.logs.verifyAuditLogs({})).toMatchObject({ valid: true });
       after.close();
     }
   } finally {

@@ -3,7 +3,6 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.js";
 import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
-import { TokenService } from "#gen/portolan/identity/v1/token_service_pb.js";
 import { DispatchService } from "#gen/portolan/jobs/v1/dispatch_service_pb.js";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { Access, policy, Role } from "#gen/portolan/options/v1/policy_pb.js";
@@ -11,19 +10,11 @@ import { ShareService } from "#gen/portolan/shares/v1/share_service_pb.js";
 import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
 import { TelemetryService } from "#gen/portolan/streams/v1/telemetry_service_pb.js";
 import { TrackService } from "#gen/portolan/streams/v1/track_service_pb.js";
+import { allServices } from "#test/support/contract.ts";
 import { onEachEngine } from "#test/support/databases.ts";
 import { expectReason, startTestServer, type TestServer } from "#test/support/server.ts";
 
-const services: DescService[] = [
-  ApiKeyService,
-  DispatchService,
-  JobService,
-  ResourceService,
-  ShareService,
-  TelemetryService,
-  TokenService,
-  TrackService,
-];
+const services = await allServices();
 const methods = services.flatMap((service) => service.methods);
 const roles = [Role.VIEWER, Role.PILOT, Role.MANAGER, Role.ADMIN, Role.DEVICE];
 
@@ -105,6 +96,19 @@ onEachEngine((database) => {
       });
     },
   );
+
+  it("lets a device register and update its group, and not delete it", async () => {
+    const resources = server.client(ResourceService, secrets.get(Role.DEVICE));
+    const deviceGroupId = "of-a-device";
+    await resources.registerResource({ deviceGroupId, name: "Dock" });
+    await resources.updateResource({ deviceGroupId, name: "Renamed" });
+    const denied = await expectReason(
+      resources.deleteResource({ deviceGroupId }),
+      "INSUFFICIENT_PERMISSIONS",
+    );
+    expect(denied.findDetails(ErrorInfoSchema)[0]?.metadata).toEqual({ permission: "resources:delete" });
+    await server.client(ResourceService, secrets.get(Role.MANAGER)).deleteResource({ deviceGroupId });
+  });
 
   it("shows an administrator of another tenant nothing and lets it change nothing", async () => {
     const { secret } = await server.newKey(Role.ADMIN, { tenantId: "stranger" });

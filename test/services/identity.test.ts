@@ -6,10 +6,11 @@ import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
 import { TokenService } from "#gen/portolan/identity/v1/token_service_pb.js";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
+import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
 import { newId } from "#kernel/ids.ts";
 import { issuer } from "#services/identity/tokens.ts";
 import { onEachEngine } from "#test/support/databases.ts";
-import { expectReason, startTestServer, type TestServer } from "#test/support/server.ts";
+import { expectReason, reader, startTestServer, type TestServer } from "#test/support/server.ts";
 
 onEachEngine((database) => {
   let server: TestServer;
@@ -109,6 +110,21 @@ onEachEngine((database) => {
     await expectReason(keys.revokeApiKey({ id: "key-none" }), "API_KEY_NOT_FOUND");
     const listed = (await keys.listApiKeys({ pageSize: 1000 })).apiKeys.find(({ id }) => id === key.id);
     expect(listed?.revokedAt).toBeDefined();
+  });
+
+  it("ends the live streams of a key when it is revoked", async () => {
+    const key = await server.newKey(Role.VIEWER);
+    const deviceGroupId = await server.newGroup();
+    const resources = server.client(ResourceService, key.secret);
+    const stream = reader(resources.trackResource({ deviceGroupId }));
+    await stream.next();
+    const { accessToken } = await issue(key);
+    const bearer = { Authorization: `Bearer ${accessToken}` };
+    const byToken = reader(server.client(ResourceService, "", bearer).trackResource({ deviceGroupId }));
+    await byToken.next();
+    await keys.revokeApiKey({ id: key.id });
+    await expectReason(stream.rest(), "INVALID_TOKEN");
+    await expectReason(byToken.rest(), "INVALID_TOKEN");
   });
 
   it("stops a key and its tokens when the key expires", async () => {

@@ -51,6 +51,7 @@ export async function startTestServer(database: TestDatabase): Promise<TestServe
       databaseUrl: database.url,
       adminApiKey: undefined,
       sandbox: false,
+      auditDays: 400,
       logLevel: "silent",
       tls: undefined,
     },

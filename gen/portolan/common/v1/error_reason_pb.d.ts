@@ -182,6 +182,48 @@ export enum ErrorReason {
   API_KEY_NOT_FOUND = 23,
 
   /**
+   * There is no such tenant, or it is not the caller's own.
+   *
+   * @generated from enum value: ERROR_REASON_TENANT_NOT_FOUND = 24;
+   */
+  TENANT_NOT_FOUND = 24,
+
+  /**
+   * A tenant with this id exists, or existed and was deleted.
+   *
+   * @generated from enum value: ERROR_REASON_TENANT_EXISTS = 25;
+   */
+  TENANT_EXISTS = 25,
+
+  /**
+   * The caller's tenant, or the one that the call would add to, is suspended or deleted.
+   *
+   * @generated from enum value: ERROR_REASON_TENANT_SUSPENDED = 26;
+   */
+  TENANT_SUSPENDED = 26,
+
+  /**
+   * The tenant's state does not allow the change; metadata `state` tells the present one.
+   *
+   * @generated from enum value: ERROR_REASON_ILLEGAL_TENANT_STATE = 27;
+   */
+  ILLEGAL_TENANT_STATE = 27,
+
+  /**
+   * There is no such user in the caller's tenant.
+   *
+   * @generated from enum value: ERROR_REASON_USER_NOT_FOUND = 28;
+   */
+  USER_NOT_FOUND = 28,
+
+  /**
+   * A user of the tenant has this email address.
+   *
+   * @generated from enum value: ERROR_REASON_USER_EXISTS = 29;
+   */
+  USER_EXISTS = 29,
+
+  /**
    * There is no such job in the caller's tenant.
    *
    * @generated from enum value: ERROR_REASON_JOB_NOT_FOUND = 30;

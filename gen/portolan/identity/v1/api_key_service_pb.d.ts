@@ -43,7 +43,8 @@ export declare type CreateApiKeyRequest = Message<"portolan.identity.v1.CreateAp
 
   /**
    * The tenant of the key; made if it does not exist. Unset means the caller's own. Only an
-   * administrator of the first tenant, `default`, may name another.
+   * administrator of the first tenant, `default`, may name another. A suspended or deleted one
+   * fails with TENANT_SUSPENDED.
    *
    * @generated from field: string tenant_id = 4;
    */
@@ -228,6 +229,13 @@ export declare type GetApiKeyUsageRequest = Message<"portolan.identity.v1.GetApi
    * @generated from field: string id = 1;
    */
   id: string;
+
+  /**
+   * How many days back to count, up to 90, today (UTC) included; 0 means 7.
+   *
+   * @generated from field: int32 days = 2;
+   */
+  days: number;
 };
 
 /**
@@ -237,7 +245,8 @@ export declare type GetApiKeyUsageRequest = Message<"portolan.identity.v1.GetApi
 export declare const GetApiKeyUsageRequestSchema: GenMessage<GetApiKeyUsageRequest>;
 
 /**
- * Usage of a key.
+ * Usage of a key. Counted in memory and written every few seconds, so that a crash may lose the
+ * last of them. The counts of 32 bits stay at 4294967295 when they get there.
  *
  * @generated from message portolan.identity.v1.GetApiKeyUsageResponse
  */
@@ -250,8 +259,7 @@ export declare type GetApiKeyUsageResponse = Message<"portolan.identity.v1.GetAp
   id: string;
 
   /**
-   * Calls made with the key or a token of it since it was made. Counted in memory and written
-   * every few seconds, so that a crash may lose the last of them.
+   * Calls made with the key or a token of it since it was made.
    *
    * @generated from field: uint64 call_count = 2;
    */
@@ -263,6 +271,48 @@ export declare type GetApiKeyUsageResponse = Message<"portolan.identity.v1.GetAp
    * @generated from field: google.protobuf.Timestamp last_used_at = 3;
    */
   lastUsedAt?: Timestamp | undefined;
+
+  /**
+   * Calls in the days asked for.
+   *
+   * @generated from field: uint32 total_requests = 4;
+   */
+  totalRequests: number;
+
+  /**
+   * Those that succeeded, or are streams that go on.
+   *
+   * @generated from field: uint32 success_requests = 5;
+   */
+  successRequests: number;
+
+  /**
+   * Those that failed, whatever the reason.
+   *
+   * @generated from field: uint32 error_requests = 6;
+   */
+  errorRequests: number;
+
+  /**
+   * How long a call took on average, in milliseconds; streams are left out. 0 without calls.
+   *
+   * @generated from field: double avg_duration = 7;
+   */
+  avgDuration: number;
+
+  /**
+   * Calls by RPC, for example `portolan.jobs.v1.JobService/ListJobs`.
+   *
+   * @generated from field: map<string, uint32> by_endpoint = 8;
+   */
+  byEndpoint: { [key: string]: number };
+
+  /**
+   * The days asked for, oldest first; days without calls are left out.
+   *
+   * @generated from field: repeated portolan.identity.v1.ApiKeyUsageDay by_day = 9;
+   */
+  byDay: ApiKeyUsageDay[];
 };
 
 /**
@@ -270,6 +320,40 @@ export declare type GetApiKeyUsageResponse = Message<"portolan.identity.v1.GetAp
  * Use `create(GetApiKeyUsageResponseSchema)` to create a new message.
  */
 export declare const GetApiKeyUsageResponseSchema: GenMessage<GetApiKeyUsageResponse>;
+
+/**
+ * Usage of a key on one day.
+ *
+ * @generated from message portolan.identity.v1.ApiKeyUsageDay
+ */
+export declare type ApiKeyUsageDay = Message<"portolan.identity.v1.ApiKeyUsageDay"> & {
+  /**
+   * Start of the day, UTC.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 1;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * Calls.
+   *
+   * @generated from field: uint32 requests = 2;
+   */
+  requests: number;
+
+  /**
+   * Those that failed.
+   *
+   * @generated from field: uint32 errors = 3;
+   */
+  errors: number;
+};
+
+/**
+ * Describes the message portolan.identity.v1.ApiKeyUsageDay.
+ * Use `create(ApiKeyUsageDaySchema)` to create a new message.
+ */
+export declare const ApiKeyUsageDaySchema: GenMessage<ApiKeyUsageDay>;
 
 /**
  * API keys of the caller's tenant.
@@ -298,8 +382,8 @@ export declare const ApiKeyService: GenService<{
     output: typeof ListApiKeysResponseSchema;
   },
   /**
-   * Revokes a key at once, with every token issued for it. Revoking again changes nothing.
-   * Fails with API_KEY_NOT_FOUND or ETAG_MISMATCH.
+   * Revokes a key at once, with every token issued for it; live streams of its holder end with
+   * INVALID_TOKEN. Revoking again changes nothing. Fails with API_KEY_NOT_FOUND or ETAG_MISMATCH.
    *
    * @generated from rpc portolan.identity.v1.ApiKeyService.RevokeApiKey
    */
@@ -309,7 +393,8 @@ export declare const ApiKeyService: GenService<{
     output: typeof RevokeApiKeyResponseSchema;
   },
   /**
-   * Tells how much a key was used.
+   * Tells how much a key was used: since it was made, and in the last days by day and by RPC.
+   * Usage is kept for 90 days and counts calls whose credentials held, by key or by token.
    *
    * @generated from rpc portolan.identity.v1.ApiKeyService.GetApiKeyUsage
    */

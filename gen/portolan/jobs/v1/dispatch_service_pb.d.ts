@@ -207,8 +207,8 @@ export declare const DispatchService: GenService<{
   },
   /**
    * Reports the state of a job: INPROGRESS at launch and with progress on the way, then COMPLETED,
-   * FAILED or CANCELLED. Reporting the present state again only updates the progress. Fails with
-   * JOB_NOT_FOUND or ILLEGAL_JOB_STATE.
+   * FAILED or CANCELLED. Reporting the present state again only updates the progress, and
+   * leaves no row in the audit log. Fails with JOB_NOT_FOUND or ILLEGAL_JOB_STATE.
    *
    * @generated from rpc portolan.jobs.v1.DispatchService.ReportJob
    */

@@ -42,7 +42,8 @@ export declare type Policy = Message<"portolan.options.v1.Policy"> & {
   roles: Role[];
 
   /**
-   * Whether a completed call leaves a row in the audit log.
+   * Whether a call leaves a row in the audit log, done or refused. Every RPC with side effects is
+   * audited or says in `audit_exempt_reason` why not.
    *
    * @generated from field: bool audited = 4;
    */
@@ -62,6 +63,13 @@ export declare type Policy = Message<"portolan.options.v1.Policy"> & {
    * @generated from field: bool idempotency_key = 6;
    */
   idempotencyKey: boolean;
+
+  /**
+   * Why an RPC with side effects leaves no row in the audit log, for people.
+   *
+   * @generated from field: string audit_exempt_reason = 10;
+   */
+  auditExemptReason: string;
 };
 
 /**
@@ -242,7 +250,7 @@ export declare const mqtt: GenExtension<MethodOptions, MqttTopic>;
 export declare const aliases: GenExtension<FieldOptions, string[]>;
 
 /**
- * The value is a secret: it is never logged.
+ * The value is a secret: it is never logged, and no digest of the audit log covers it.
  *
  * @generated from extension: bool secret = 50102;
  */
