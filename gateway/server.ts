@@ -15,6 +15,7 @@ import type { Config } from "#kernel/config.ts";
 import { type Database, openPostgres, openSqlite } from "#kernel/database.ts";
 import { createBus, eventMigrations } from "#kernel/events.ts";
 import { createTransactions, type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
+import { demandIndexes } from "#kernel/list/indexes.ts";
 import { createLiveCounts } from "#kernel/live-counts.ts";
 import { migrate } from "#kernel/migrate.ts";
 import { createPresence } from "#kernel/presence.ts";
@@ -103,6 +104,10 @@ export async function startServer(
   const identity = await createIdentity(kernel, permissions, config);
   modules.unshift(identity.module);
   const adminKey = await openAdminKey(kernel, config);
+  await demandIndexes(
+    database,
+    modules.flatMap((module) => module.lists ?? []),
+  );
 
   redactor.hideFieldsOf(services);
   for (const secret of [adminKey, config.metrics.token]) redactor.hideValue(secret);

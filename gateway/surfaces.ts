@@ -1,18 +1,20 @@
 import {
+  type DescEnum,
   type DescEnumValue,
   type DescField,
   type DescMethod,
   getOption,
-  type JsonObject,
+  hasOption,
   type JsonValue,
 } from "@bufbuild/protobuf";
 import { Code, type ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.js";
+import { listable } from "#gen/portolan/options/v1/list_pb.js";
 import { aliases, rest, spellings } from "#gen/portolan/options/v1/policy_pb.js";
 import {
   EnumStyle,
-  Envelope,
   ErrorBody,
+  rest_style as restStyle,
   Surface,
   SurfaceSchema,
   type SurfaceStyle,
@@ -21,7 +23,9 @@ import {
 } from "#gen/portolan/options/v1/surface_pb.js";
 import { fail, type Reason, reasonOf } from "#kernel/errors.ts";
 import { maxMessageBytes } from "./connect/lane.ts";
+import { envelopes } from "./envelopes.ts";
 import type { Dialect, TranscoderOptions } from "./rest/index.ts";
+import { cutBody, namesIn, spellError } from "./rest-spelling.ts";
 
 type ErrorInfo = Parameters<NonNullable<Dialect["errorBody"]>>[1];
 
@@ -57,13 +61,18 @@ function surfaceDialect(surface: Surface, successStatus = 0): Dialect {
 function makeDialect(surface: Surface, successStatus: number): Dialect {
   const style = styleOf(surface);
   const errorBody = errorBodies[style.errorBody];
+  const nameOf = namesIn(style.protoNames);
+  const wrap = envelopes[style.envelope] ?? ((body: JsonValue) => body);
   return {
     enumStyle: enumStyles[style.enumStyle],
+    enumStyleOf: (desc: DescEnum) =>
+      hasOption(desc, restStyle) ? enumStyles[getOption(desc, restStyle)] : undefined,
     protoNames: style.protoNames,
     fieldAliases: (field: DescField) => getOption(field, aliases),
     enumSpellings: (value: DescEnumValue) => getOption(value, spellings),
-    ...(style.envelope === Envelope.SUCCESS_FLAG && { envelope: withSuccess }),
-    ...(errorBody && { errorBody }),
+    foldsBrackets: (field: DescField) => getOption(field, listable).expression !== undefined,
+    envelope: (body, response, method) => wrap(cutBody(body, response, nameOf), response, method, nameOf),
+    ...(errorBody && { errorBody: (error, info) => errorBody(spellError(error, nameOf), info) }),
     errorStatus,
     ...(successStatus !== 0 && { successStatus }),
   };
@@ -74,14 +83,13 @@ function styleOf(surface: Surface): SurfaceStyle {
   return getOption(value as DescEnumValue, styleOption);
 }
 
-const withSuccess = (body: JsonValue): JsonValue => ({ success: true, ...(body as JsonObject) });
-
 /** Statuses that differ from the one of the code. */
 const statuses: Partial<Record<Reason, number>> = {
   MESSAGE_TOO_LARGE: 413,
   UNSUPPORTED_MEDIA_TYPE: 415,
   METHOD_NOT_ALLOWED: 405,
   UNKNOWN_METHOD: 404,
+  ETAG_MISMATCH: 412,
 };
 
 const errorStatus: NonNullable<Dialect["errorStatus"]> = (error, { conditional }) => {
@@ -97,6 +105,9 @@ const fleetNames: Partial<Record<Reason, string>> = {
   MALFORMED_REQUEST: "invalid_request",
   UNKNOWN_FIELD: "invalid_request",
   INVALID_PAGE_TOKEN: "invalid_request",
+  INVALID_FILTER: "invalid_request",
+  INVALID_SORT: "invalid_request",
+  INVALID_FIELD_MASK: "invalid_request",
 };
 
 const oauthNames: Partial<Record<Reason, string>> = {

@@ -16,6 +16,7 @@ import { createAudit } from "./audit.ts";
 import { type Lease, leaseOf } from "./live.ts";
 import { policyOf } from "./policy.ts";
 import { createReplay } from "./replay.ts";
+import { createSparse } from "./sparse.ts";
 import { validate } from "./validate.ts";
 
 /** Finds out who calls. */
@@ -70,9 +71,10 @@ type Handler = (input: unknown, context: HandlerContext) => unknown;
 
 /**
  * Turns handlers into endpoints that every lane calls alike. A call passes, once and in this
- * order: authenticate, authorize, admit, validate, replay; then the handler runs. On the way out
- * it is counted and, if its RPC is audited, it has a row in the audit log. Whatever fails leaves as
- * an error with a reason and the request id. The observer sees each call from here, once.
+ * order: authenticate, authorize, admit, validate, replay; then the handler runs, and its response
+ * is cut down to the fields asked for. On the way out the call is counted and, if its RPC is
+ * audited, it has a row in the audit log. Whatever fails leaves as an error with a reason and the
+ * request id. The observer sees each call from here, once.
  */
 export function createGate(options: GateOptions) {
   const { database, log, observer, authenticator, admission, standing, usage } = options;
@@ -150,6 +152,7 @@ export function createGate(options: GateOptions) {
         throw error;
       }
     };
+    const sparse = createSparse(method);
     const audit = auditOf(method);
     const takesStream = method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming";
     const run = async (ready: Message | AsyncIterable<Message>, context: HandlerContext) => {
@@ -180,12 +183,13 @@ export function createGate(options: GateOptions) {
       try {
         audit?.open(input, context);
         const ready = await prepare(input, context);
+        const cut = sparse?.(ready as Message);
         const answer = await (policy.idempotencyKey
           ? replay(ready as Message, context, () => run(ready, context))
           : run(ready, context));
         await done();
         call.end();
-        return answer;
+        return cut ? cut(answer) : answer;
       } catch (thrown) {
         const error = failure(context, thrown);
         await done(error);

@@ -1,4 +1,4 @@
-import type { DescEnumValue, DescField, DescMethod, JsonValue, Message } from "@bufbuild/protobuf";
+import type { DescEnum, DescEnumValue, DescField, DescMethod, JsonValue, Message } from "@bufbuild/protobuf";
 import type { ConnectError } from "@connectrpc/connect";
 
 /** How one method's bodies are spelled; everything not given is plain proto3 JSON and google.rpc.Status errors. */
@@ -8,10 +8,17 @@ export interface Dialect {
    * styles leave out fields that are unspecified. Every spelling is read, whatever the style.
    */
   enumStyle?: "canonical" | "short" | "short-lower";
+  /** The style of one enum, where it is not the dialect's. */
+  enumStyleOf?(desc: DescEnum): Dialect["enumStyle"];
   /** Whether output field names are those of the contract rather than lowerCamelCase. */
   protoNames?: boolean;
   /** Further names accepted on input, in the body and in the query. */
   fieldAliases?(field: DescField): readonly string[];
+  /**
+   * Whether query parameters `field[a][b]=c` of a string field are gathered into its value, as the
+   * JSON `{"a":{"b":"c"}}`.
+   */
+  foldsBrackets?(field: DescField): boolean;
   /** Further spellings of an enum value accepted on input. */
   enumSpellings?(value: DescEnumValue): readonly string[];
   /** The status of a unary success; 200 if not given; 204 sends no body. */

@@ -68,6 +68,7 @@ export function bindParts(
 ): Bound {
   const json: JsonObject = {};
   const violations: Violation[] = [];
+  const folded: Place[] = [];
   const members = new Map<unknown, { name: string; path: string }>();
   for (const part of parts) {
     const { name } = part;
@@ -94,7 +95,9 @@ export function bindParts(
     } else if (!put(json, place, value)) {
       violations.push({ field: name, description: "is given more than once" });
     }
+    if (field.folds && place.mapKey !== undefined) folded.push(place);
   }
+  for (const place of folded) unfold(json, place);
   return { json, violations };
 }
 
@@ -143,8 +146,9 @@ function findPlace(plan: Plan, name: string): Place | undefined {
     fields.push(field);
     message = field.desc.fieldKind === "message" ? field.child : undefined;
   }
-  const isMap = fields.at(-1)?.desc.fieldKind === "map";
-  return mapKey !== undefined && !isMap ? undefined : { fields, mapKey };
+  const last = fields.at(-1);
+  const takesKey = last?.desc.fieldKind === "map" || last?.folds === true;
+  return mapKey !== undefined && !takesKey ? undefined : { fields, mapKey };
 }
 
 function unbindable(field: Field, { mapKey }: Place): string | undefined {
@@ -236,8 +240,9 @@ function wrap({ fields, mapKey }: Place, value: JsonValue): JsonValue {
 
 /** Puts a value in its place; false if the place is taken. */
 function put(root: JsonObject, place: Place, value: JsonValue): boolean {
-  const object = objectAt(root, place.fields.slice(0, -1));
   const field = place.fields.at(-1) as Field;
+  if (field.folds && place.mapKey !== undefined) return fold(root, place, value);
+  const object = objectAt(root, place.fields.slice(0, -1));
   const there = object[field.key];
   if (field.desc.fieldKind === "list" && Array.isArray(there)) {
     there.push(value);
@@ -253,6 +258,34 @@ function put(root: JsonObject, place: Place, value: JsonValue): boolean {
   if (there !== undefined) return false;
   object[field.key] = wrap(place, value);
   return true;
+}
+
+/** Gathers `field[a][b]=c` as `{a: {b: c}}`; false if the place is taken. */
+function fold(root: JsonObject, { fields, mapKey = "" }: Place, value: JsonValue): boolean {
+  const keys = [(fields.at(-1) as Field).key, ...mapKey.split("][")];
+  const leaf = keys.pop() as string;
+  let object = objectAt(root, fields.slice(0, -1));
+  for (const key of keys) {
+    if (!Object.hasOwn(object, key)) define(object, key, {});
+    const next = object[key];
+    if (!isObject(next)) return false;
+    object = next;
+  }
+  if (Object.hasOwn(object, leaf)) return false;
+  define(object, leaf, value);
+  return true;
+}
+
+/** Makes what was gathered the text of its field. */
+function unfold(root: JsonObject, { fields }: Place): void {
+  const object = objectAt(root, fields.slice(0, -1));
+  const { key } = fields.at(-1) as Field;
+  if (isObject(object[key])) object[key] = JSON.stringify(object[key]);
+}
+
+/** Sets a key that a client chose, which assignment would not do for "__proto__". */
+function define(object: JsonObject, key: string, value: JsonValue): void {
+  Object.defineProperty(object, key, { value, enumerable: true, writable: true, configurable: true });
 }
 
 /** The object that fields lead to, made if it is not there. */

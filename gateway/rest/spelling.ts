@@ -7,6 +7,7 @@ import {
   type JsonValue,
   type Message,
   type Registry,
+  ScalarType,
   toJson,
 } from "@bufbuild/protobuf";
 import type { Dialect } from "./dialect.ts";
@@ -21,6 +22,8 @@ export interface Field {
   /** The plan of the message it holds, unless that has no fields in JSON. */
   readonly child: Plan | undefined;
   readonly mask: boolean;
+  /** Whether query parameters with brackets are gathered into its value. */
+  readonly folds: boolean;
   /** Whether its values differ from protobuf's own JSON in any way. */
   respelled: boolean;
 }
@@ -128,7 +131,7 @@ export class Spelling {
       const below = child && this.#differences(child.message);
       field.respelled = this.#isRespelled(desc) || below?.reading === true;
       if (field.respelled) plan.respelled = true;
-      if (this.#short && (field.enum || below?.writing)) written.push(field);
+      if (this.#isWritten(desc) || below?.writing) written.push(field);
       return field;
     });
     for (const field of own) fields.set(field.desc.name, field).set(field.desc.jsonName, field);
@@ -142,8 +145,10 @@ export class Spelling {
     return plan;
   }
 
-  get #short(): boolean {
-    return this.dialect.enumStyle === "short" || this.dialect.enumStyle === "short-lower";
+  /** Whether values of the field are written differently from protobuf's own JSON. */
+  #isWritten(desc: DescField): boolean {
+    const of = enumOf(desc);
+    return of !== undefined && styleOf(of, this.dialect) !== "canonical";
   }
 
   #field(desc: DescField): Field {
@@ -155,6 +160,7 @@ export class Spelling {
       enum: enumDesc && this.#enum(enumDesc),
       child,
       mask: desc.message?.typeName === "google.protobuf.FieldMask",
+      folds: desc.scalar === ScalarType.STRING && this.dialect.foldsBrackets?.(desc) === true,
       respelled: false,
     };
   }
@@ -183,7 +189,7 @@ export class Spelling {
       seen.add(each);
       for (const field of each.fields) {
         reading ||= this.#isRespelled(field);
-        writing ||= enumOf(field) !== undefined;
+        writing ||= this.#isWritten(field);
         if (field.message) visit(field.message);
       }
     };
@@ -280,8 +286,11 @@ export function isObject(json: JsonValue | undefined): json is JsonObject {
   return typeof json === "object" && json !== null && !Array.isArray(json);
 }
 
+const styleOf = (desc: DescEnum, dialect: Dialect): NonNullable<Dialect["enumStyle"]> =>
+  dialect.enumStyleOf?.(desc) ?? dialect.enumStyle ?? "canonical";
+
 function spellEnum(desc: DescEnum, dialect: Dialect): EnumSpelling {
-  const style = dialect.enumStyle ?? "canonical";
+  const style = styleOf(desc, dialect);
   const short = shortNames(desc);
   const spell = (value: DescEnumValue): string => {
     if (style === "canonical") return value.jsonName;

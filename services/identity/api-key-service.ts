@@ -8,7 +8,6 @@ import { type Principal, principalOf, tenantOf } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
 import { newId, newSecret } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { cutPage, pageTokens } from "#kernel/page.ts";
 import { type Plans, planOfRole } from "#kernel/plans.ts";
 import type { KeyAuthenticator } from "./authenticator.ts";
 import { apiKeysOf } from "./store.ts";
@@ -71,13 +70,8 @@ export function createApiKeyService(
     },
 
     async listApiKeys(request, context) {
-      const tenantId = tenantOf(context);
-      const size = request.pageSize || 100;
-      const tokens = pageTokens("api-keys", tenantId);
-      const after = tokens.decode(request.pageToken) as readonly [number, string] | undefined;
-      const rows = await apiKeysOf(tenantId, kernel.database.read).list(size + 1, after);
-      const [page, nextPageToken] = cutPage(rows, size, ({ at }) => tokens.encode(at));
-      return { apiKeys: page.map(({ key }) => key), nextPageToken };
+      const { items, ...page } = await apiKeysOf(tenantOf(context), kernel.database.read).list(request);
+      return { apiKeys: items, ...page };
     },
 
     async revokeApiKey(request, context) {
@@ -86,7 +80,7 @@ export function createApiKeyService(
         const found = await store.get(request.id);
         if (!found) throw fail("API_KEY_NOT_FOUND");
         const changed = tx.changing(ApiKeySchema, "id", found.key);
-        await store.revoke(request.id, kernel.nowMs());
+        await store.revoke(request.id, request.etag, kernel.nowMs());
         changed((await store.get(request.id))?.key);
       });
       authenticator.forget();

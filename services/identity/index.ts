@@ -14,7 +14,7 @@ import { createApiKeyService } from "./api-key-service.ts";
 import { createAuditLogService } from "./audit-log-service.ts";
 import { KeyAuthenticator } from "./authenticator.ts";
 import { createHousekeeping } from "./housekeeping.ts";
-import { apiKeysOf, hashSecret, identityStore, migrations } from "./store.ts";
+import { apiKeyList, apiKeysOf, hashSecret, identityStore, migrations } from "./store.ts";
 import { createTenantService, firstTenant } from "./tenant-service.ts";
 import { createTokenService } from "./token-service.ts";
 import { createTokenSigner } from "./tokens.ts";
@@ -42,6 +42,7 @@ export async function createIdentity(
       serve(AuditLogService, createAuditLogService(kernel)),
     ],
     migrations,
+    lists: [apiKeyList],
     start: housekeeping.start,
     stop: housekeeping.stop,
   };

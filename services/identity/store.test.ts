@@ -2,10 +2,12 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { beforeAll, expect, it } from "vitest";
 import { ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
+import { ListApiKeysRequestSchema } from "#gen/portolan/identity/v1/api_key_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import type { Database } from "#kernel/database.ts";
 import { migrate } from "#kernel/migrate.ts";
 import { onEachEngine } from "#test/support/databases.ts";
+import { everyPage } from "#test/support/pages.ts";
 import { apiKeysOf, hashSecret, identityStore, migrations } from "./store.ts";
 
 onEachEngine((test) => {
@@ -26,6 +28,14 @@ onEachEngine((test) => {
     );
     return id;
   }
+
+  /** The ids of a tenant's keys, read in pages of so many. */
+  const list = async (tenant: string, pageSize = 100) => {
+    const keys = await everyPage((pageToken) =>
+      read(tenant).list(create(ListApiKeysRequestSchema, { pageSize, pageToken })),
+    );
+    return keys.map(({ id }) => id);
+  };
 
   beforeAll(async () => {
     database = test().open();
@@ -58,7 +68,8 @@ onEachEngine((test) => {
     expect(await planOf()).toBe("default");
     await database.write((queries) => identityStore(queries).changePlan(id, "pro"));
     expect(await planOf()).toBe("pro");
-    expect((await read(tenant).list(10, undefined)).map(({ key }) => key.plan)).toEqual(["pro"]);
+    const { items } = await read(tenant).list(create(ListApiKeysRequestSchema));
+    expect(items.map(({ plan }) => plan)).toEqual(["pro"]);
   });
 
   it("refuses a key id or a secret a second time, also in another tenant", async () => {
@@ -70,7 +81,7 @@ onEachEngine((test) => {
     const tenant = newTenant();
     const id = await insert(tenant);
     const revoke = (key: string, at: number) =>
-      database.write((queries) => apiKeysOf(tenant, queries).revoke(key, at));
+      database.write((queries) => apiKeysOf(tenant, queries).revoke(key, "", at));
     expect([await revoke(id, 10), await revoke(id, 20), await revoke("key-none", 30)]).toEqual([
       true,
       true,
@@ -93,7 +104,7 @@ onEachEngine((test) => {
     const tenant = newTenant();
     const id = await insert(tenant);
     await database.write(async (queries) => {
-      await apiKeysOf(tenant, queries).revoke(id, 10);
+      await apiKeysOf(tenant, queries).revoke(id, "", 10);
       await identityStore(queries).replaceSecret(id, "another");
     });
     expect(await global().findBySecret(`secret ${id}`)).toBeUndefined();
@@ -104,24 +115,17 @@ onEachEngine((test) => {
     const tenant = newTenant();
     for (const at of [1, 2])
       for (const id of ["a", "B", "-", "1"]) await insert(tenant, `key-${tenant}${id}${at}`, at);
-    const all = (await read(tenant).list(100, undefined)).map(({ key }) => key.id);
+    const all = await list(tenant);
     expect(new Set(all).size).toBe(8);
     expect(all.map((id) => id.at(-1))).toEqual([..."22221111"]);
-    const paged: string[] = [];
-    for (let after: readonly [number, string] | undefined; ; ) {
-      const page = await read(tenant).list(3, after);
-      if (page.length === 0) break;
-      paged.push(...page.map(({ key }) => key.id));
-      after = page.at(-1)?.at;
-    }
-    expect(paged).toEqual(all);
+    expect(await list(tenant, 3)).toEqual(all);
   });
 
   it("shows another tenant nothing and lets it revoke nothing", async () => {
     const [tenant, other] = [newTenant(), newTenant()];
     const id = await insert(tenant);
-    expect([await read(other).get(id), await read(other).list(9, undefined)]).toEqual([undefined, []]);
-    expect(await database.write((queries) => apiKeysOf(other, queries).revoke(id, 5))).toBe(false);
+    expect([await read(other).get(id), await list(other)]).toEqual([undefined, []]);
+    expect(await database.write((queries) => apiKeysOf(other, queries).revoke(id, "", 5))).toBe(false);
     expect((await read(tenant).get(id))?.key.revokedAt).toBeUndefined();
   });
 

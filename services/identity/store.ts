@@ -1,9 +1,18 @@
 import { createHash } from "node:crypto";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import type { Selectable } from "kysely";
+import { type Selectable, sql } from "kysely";
 import { type ApiKey, ApiKeySchema } from "#gen/portolan/identity/v1/api_key_pb.js";
+import {
+  type ListApiKeysRequest,
+  ListApiKeysRequestSchema,
+} from "#gen/portolan/identity/v1/api_key_service_pb.js";
+import type { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import type { Queries } from "#kernel/database.ts";
+import { demandEtag } from "#kernel/etag.ts";
+import { backfill } from "#kernel/list/backfill.ts";
+import { textColumn } from "#kernel/list/field.ts";
+import { defineList, type Page } from "#kernel/list/list.ts";
 import type { Migration } from "#kernel/migrate.ts";
 import { planOfRole } from "#kernel/plans.ts";
 import { tenantMigrations, tenantStore } from "./tenant-store.ts";
@@ -14,6 +23,8 @@ interface ApiKeyRow {
   tenant_id: string;
   key_id: string;
   secret_hash: string;
+  name: string;
+  role: Role;
   created_at: number;
   expires_at: number | null;
   revoked_at: number | null;
@@ -66,6 +77,28 @@ const keyMigrations: Migration[] = [
         .execute();
     },
   },
+  {
+    name: "identity/0002-list-columns",
+    async up(queries, types) {
+      await types.retype(queries, "api_keys", ["key_id"]);
+      const table = queries.schema.alterTable("api_keys");
+      await table.addColumn("name", types.text, (column) => column.notNull().defaultTo("")).execute();
+      await table.addColumn("role", "integer", (column) => column.notNull().defaultTo(0)).execute();
+      await backfill(queries, "api_keys", ["key_id"], (message) =>
+        listColumns(fromBinary(ApiKeySchema, message)),
+      );
+      for (const column of ["name", "role", "expires_at", "revoked_at"] as const) {
+        const nulls = column.endsWith("_at") ? types.nullsFirst : sql.raw("");
+        await queries.schema
+          .createIndex(`api_keys_by_${column}`)
+          .on("api_keys")
+          .column("tenant_id")
+          .expression(sql`${sql.ref(column)} ${nulls}`)
+          .column("key_id")
+          .execute();
+      }
+    },
+  },
 ];
 
 const planMigrations: Migration[] = [
@@ -88,6 +121,30 @@ export const migrations: Migration[] = [
   ...planMigrations,
 ];
 
+/** The keys of a tenant. */
+export const apiKeyList = defineList({
+  request: ListApiKeysRequestSchema,
+  message: ApiKeySchema,
+  table: "api_keys",
+  scope: ["tenant_id"],
+  columns: {
+    id: "key_id",
+    name: "name",
+    role: "role",
+    created_at: "created_at",
+    expires_at: { nullable: "expires_at" },
+    revoked_at: { nullable: "revoked_at" },
+  },
+  id: "id",
+  sort: "-created_at",
+});
+
+/** The columns that are there for lists alone. */
+const listColumns = ({ name, role }: ApiKey) => ({ name: textColumn(name), role });
+
+/** A key has two versions: that which was made and that which was revoked. */
+const etagOf = (row: { revoked_at: number | null }) => (row.revoked_at === null ? "1" : "2");
+
 /** The stored form of a secret. Secrets have 160 random bits, so that a plain hash is enough. */
 export const hashSecret = (secret: string) => createHash("sha256").update(secret).digest("hex");
 
@@ -97,6 +154,7 @@ export const toApiKey = (row: Selectable<ApiKeyRow>): ApiKey => {
   key.plan = row.plan || planOfRole(key.role);
   if (row.revoked_at !== null) key.revokedAt = timestampFromMs(row.revoked_at);
   if (row.last_used_at !== null) key.lastUsedAt = timestampFromMs(row.last_used_at);
+  key.etag = etagOf(row);
   return key;
 };
 
@@ -105,6 +163,7 @@ export function apiKeysOf(tenantId: string, queries: Queries) {
   const ofTenant = () => queries.selectFrom("api_keys").selectAll().where("tenant_id", "=", tenantId);
   return {
     async insert(key: ApiKey, secret: string, createdAt: number, expiresAt: number | null): Promise<void> {
+      key.etag = etagOf({ revoked_at: null });
       await tenantStore(queries).insert(tenantId, tenantId, createdAt);
       await queries
         .insertInto("api_keys")
@@ -112,6 +171,7 @@ export function apiKeysOf(tenantId: string, queries: Queries) {
           tenant_id: tenantId,
           key_id: key.id,
           secret_hash: hashSecret(secret),
+          ...listColumns(key),
           created_at: createdAt,
           expires_at: expiresAt,
           revoked_at: null,
@@ -126,25 +186,30 @@ export function apiKeysOf(tenantId: string, queries: Queries) {
       const row = await ofTenant().where("key_id", "=", keyId).executeTakeFirst();
       return row && { key: toApiKey(row), callCount: row.call_count };
     },
-    /** Newest first, after the given (creation time, id). */
-    async list(size: number, after: readonly [number, string] | undefined) {
-      let query = ofTenant().orderBy("created_at", "desc").orderBy("key_id", "desc").limit(size);
-      if (after) {
-        query = query.where(({ eb, refTuple, tuple }) =>
-          eb(refTuple("created_at", "key_id"), "<", tuple(after[0], after[1])),
-        );
-      }
-      const rows = await query.execute();
-      return rows.map((row) => ({ key: toApiKey(row), at: [row.created_at, row.key_id] as const }));
+    /** A page of keys, newest first unless the request says otherwise. */
+    async list(request: ListApiKeysRequest): Promise<Page<ApiKey>> {
+      const page = await apiKeyList.page(ofTenant(), request, request.pageSize || 100, [tenantId]);
+      return { ...page, items: page.items.map(toApiKey) };
     },
-    async revoke(keyId: string, at: number): Promise<boolean> {
-      const { numUpdatedRows } = await queries
+    /**
+     * Revokes a key; one that is revoked stays as it is. False if there is none.
+     * @throws ETAG_MISMATCH
+     */
+    async revoke(keyId: string, etag: string, at: number): Promise<boolean> {
+      const row = await ofTenant()
+        .where("key_id", "=", keyId)
+        // Only PostgreSQL runs transactions side by side; on SQLite this is never true.
+        .$if(queries.isTransaction, (query) => query.forUpdate())
+        .executeTakeFirst();
+      if (!row) return false;
+      demandEtag(etag, etagOf(row));
+      await queries
         .updateTable("api_keys")
-        .set((eb) => ({ revoked_at: eb.fn.coalesce("revoked_at", eb.val(at)) }))
+        .set({ revoked_at: row.revoked_at ?? at })
         .where("tenant_id", "=", tenantId)
         .where("key_id", "=", keyId)
-        .executeTakeFirst();
-      return numUpdatedRows > 0n;
+        .execute();
+      return true;
     },
     async revokeAll(at: number): Promise<void> {
       await queries

@@ -6,7 +6,7 @@ import { createDispatchService } from "./dispatch-service.ts";
 import { createDispatcher } from "./dispatcher.ts";
 import { createJobService } from "./job-service.ts";
 import { createLiveJobs } from "./live-jobs.ts";
-import { migrations } from "./store.ts";
+import { jobList, migrations } from "./store.ts";
 
 /** Jobs and their dispatch to devices. */
 export function createJobs(kernel: Kernel): ServiceModule {
@@ -22,6 +22,7 @@ export function createJobs(kernel: Kernel): ServiceModule {
       serve(DispatchService, createDispatchService(kernel, dispatcher, closing.signal)),
     ],
     migrations,
+    lists: [jobList],
     start: () => dispatcher.start(),
     async stop() {
       closing.abort();

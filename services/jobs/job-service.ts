@@ -8,13 +8,13 @@ import type { CreateJobRequest, JobService } from "#gen/portolan/jobs/v1/job_ser
 import { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
 import { tenantOf } from "#kernel/call.ts";
 import { durationOf, fail } from "#kernel/errors.ts";
+import { demandEtag } from "#kernel/etag.ts";
 import { followTopic } from "#kernel/follow.ts";
 import { newId } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { cutPage, pageTokens } from "#kernel/page.ts";
 import { createChanges } from "./changes.ts";
 import { isFinal } from "./job-state.ts";
-import { jobsOf, orderKey } from "./store.ts";
+import { jobsOf } from "./store.ts";
 
 const defaultPriority = 5;
 const defaultMaxDurationMs = 2 * 60 * 60 * 1000;
@@ -49,15 +49,8 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
     },
 
     async listJobs(request, context) {
-      const tenantId = tenantOf(context);
-      const { status, deviceGroupId } = request;
-      const size = request.limit || 20;
-      const tokens = pageTokens("jobs", tenantId, status, deviceGroupId);
-      const after = tokens.decode(request.pageToken) as readonly [number, string] | undefined;
-      const filter = { status, deviceGroupId, limit: size + 1, after };
-      const rows = await jobsOf(tenantId, kernel.database.read).list(filter);
-      const [jobs, nextPageToken] = cutPage(rows, size, (job) => tokens.encode(orderKey(job)));
-      return { jobs, count: jobs.length, nextPageToken };
+      const { items, ...page } = await jobsOf(tenantOf(context), kernel.database.read).list(request);
+      return { jobs: items, count: items.length, ...page };
     },
 
     async getJob(request, context) {
@@ -71,7 +64,7 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
       return kernel.mutate(context, async (tx) => {
         const job = await jobsOf(tenantId, tx.queries).get(request.jobId);
         if (!job) throw fail("JOB_NOT_FOUND");
-        if (request.etag && request.etag !== job.etag) throw fail("CONCURRENT_UPDATE");
+        demandEtag(request.etag, job.etag);
         if (isFinal(job.status))
           throw fail("ILLEGAL_JOB_STATE", { metadata: { state: JobState[job.status] } });
         const changed = tx.changing(JobSchema, "jobId", job);
@@ -91,6 +84,7 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
         const store = jobsOf(tenantId, tx.queries);
         const job = await store.get(request.jobId);
         if (!job) throw fail("JOB_NOT_FOUND");
+        demandEtag(request.etag, job.etag);
         // A device that took the job is about to fly it: it has to be told by a cancellation first.
         const starts = (await store.starts([job.jobId])).get(job.jobId) ?? [];
         const taken = !isFinal(job.status) && starts.some(({ closedAt }) => closedAt !== null);
@@ -110,6 +104,7 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
       return kernel.mutate(context, async (tx) => {
         const job = await jobsOf(tenantId, tx.queries).get(request.jobId);
         if (!job) throw fail("JOB_NOT_FOUND");
+        demandEtag(request.etag, job.etag);
         if (isFinal(job.status))
           throw fail("JOB_NOT_CANCELLABLE", { metadata: { state: JobState[job.status] } });
         const changed = tx.changing(JobSchema, "jobId", job);

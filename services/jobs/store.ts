@@ -1,9 +1,14 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { sql } from "kysely";
 import type { JobState } from "#gen/portolan/common/v1/track_pb.js";
 import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
 import { type Job, JobSchema } from "#gen/portolan/jobs/v1/job_pb.js";
+import { type ListJobsRequest, ListJobsRequestSchema } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import type { Queries } from "#kernel/database.ts";
+import { backfill } from "#kernel/list/backfill.ts";
+import { textColumn } from "#kernel/list/field.ts";
+import { defineList, type Page } from "#kernel/list/list.ts";
 import type { Migration } from "#kernel/migrate.ts";
 import { openStates } from "./job-state.ts";
 
@@ -15,6 +20,10 @@ declare module "#kernel/database.ts" {
       device_group_id: string;
       status: JobState;
       created_at: number;
+      name: string;
+      priority: number;
+      updated_at: number;
+      scheduled_at: number | null;
       /** Counts up with every change. */
       version: number;
       /** The Job in its wire form. */
@@ -103,7 +112,55 @@ export const migrations: Migration[] = [
         .execute();
     },
   },
+  {
+    name: "jobs/0002-list-columns",
+    async up(queries, types) {
+      await types.retype(queries, "jobs", ["job_id", "device_group_id"]);
+      const table = queries.schema.alterTable("jobs");
+      await table.addColumn("name", types.text, (column) => column.notNull().defaultTo("")).execute();
+      await table.addColumn("priority", "integer", (column) => column.notNull().defaultTo(0)).execute();
+      await table.addColumn("updated_at", "bigint", (column) => column.notNull().defaultTo(0)).execute();
+      await table.addColumn("scheduled_at", "bigint").execute();
+      await backfill(queries, "jobs", ["tenant_id", "job_id"], (message) =>
+        listColumns(fromBinary(JobSchema, message)),
+      );
+      for (const column of ["name", "priority", "updated_at"] as const) {
+        await queries.schema
+          .createIndex(`jobs_by_${column}`)
+          .on("jobs")
+          .columns(["tenant_id", column, "job_id"])
+          .execute();
+      }
+      await queries.schema
+        .createIndex("jobs_by_scheduled_at")
+        .on("jobs")
+        .columns(["tenant_id"])
+        .expression(sql`scheduled_at ${types.nullsFirst}`)
+        .column("job_id")
+        .execute();
+    },
+  },
 ];
+
+/** The jobs of a tenant. */
+export const jobList = defineList({
+  request: ListJobsRequestSchema,
+  message: JobSchema,
+  table: "jobs",
+  scope: ["tenant_id"],
+  columns: {
+    job_id: "job_id",
+    name: "name",
+    device_group_id: "device_group_id",
+    status: "status",
+    priority: "priority",
+    created_at: "created_at",
+    updated_at: "updated_at",
+    scheduled_at: { nullable: "scheduled_at" },
+  },
+  id: "job_id",
+  sort: "-created_at",
+});
 
 /** A dispatch as it is stored. */
 export interface StoredDispatch {
@@ -114,19 +171,15 @@ export interface StoredDispatch {
   readonly closedAt: number | null;
 }
 
-/** Which jobs a list wants, newest first. */
-export interface JobFilter {
-  readonly status: JobState;
-  readonly deviceGroupId: string;
-  readonly limit: number;
-  /** After the job with this (creation time, id). */
-  readonly after: readonly [number, string] | undefined;
-}
-
 const createdAt = (job: Job) => (job.createdAt ? timestampMs(job.createdAt) : 0);
 
-/** The order key of a job in lists. */
-export const orderKey = (job: Job): readonly [number, string] => [createdAt(job), job.jobId];
+/** The columns that are there for lists alone. */
+const listColumns = (job: Job) => ({
+  name: textColumn(job.name),
+  priority: job.priority,
+  updated_at: job.updatedAt ? timestampMs(job.updatedAt) : createdAt(job),
+  scheduled_at: job.scheduledAt ? timestampMs(job.scheduledAt) : null,
+});
 
 /** Jobs and dispatches of one tenant. */
 export function jobsOf(tenantId: string, queries: Queries) {
@@ -145,6 +198,7 @@ export function jobsOf(tenantId: string, queries: Queries) {
           device_group_id: job.deviceGroupId,
           status: job.status,
           created_at: createdAt(job),
+          ...listColumns(job),
           version: 1,
           message: toBinary(JobSchema, job),
         })
@@ -169,7 +223,12 @@ export function jobsOf(tenantId: string, queries: Queries) {
       const version = Number(job.etag);
       const { numUpdatedRows } = await queries
         .updateTable("jobs")
-        .set({ status: job.status, version: version + 1, message: toBinary(JobSchema, job) })
+        .set({
+          status: job.status,
+          ...listColumns(job),
+          version: version + 1,
+          message: toBinary(JobSchema, job),
+        })
         .where("tenant_id", "=", tenantId)
         .where("job_id", "=", job.jobId)
         .where("version", "=", version)
@@ -193,23 +252,14 @@ export function jobsOf(tenantId: string, queries: Queries) {
       return row && toJob(row);
     },
 
-    async list(filter: JobFilter): Promise<Job[]> {
-      let query = queries
-        .selectFrom("jobs")
-        .select(["message", "version"])
-        .where("tenant_id", "=", tenantId)
-        .orderBy("created_at", "desc")
-        .orderBy("job_id", "desc")
-        .limit(filter.limit);
-      if (filter.status) query = query.where("status", "=", filter.status);
-      if (filter.deviceGroupId) query = query.where("device_group_id", "=", filter.deviceGroupId);
-      const { after } = filter;
-      if (after) {
-        query = query.where(({ eb, refTuple, tuple }) =>
-          eb(refTuple("created_at", "job_id"), "<", tuple(after[0], after[1])),
-        );
-      }
-      return (await query.execute()).map(toJob);
+    /** A page of jobs, newest first unless the request says otherwise. */
+    async list(request: ListJobsRequest): Promise<Page<Job>> {
+      const { status, deviceGroupId, limit } = request;
+      let query = queries.selectFrom("jobs").select(["message", "version"]).where("tenant_id", "=", tenantId);
+      if (status) query = query.where("status", "=", status);
+      if (deviceGroupId) query = query.where("device_group_id", "=", deviceGroupId);
+      const page = await jobList.page(query, request, limit || 20, [tenantId, status, deviceGroupId]);
+      return { ...page, items: page.items.map(toJob) };
     },
 
     /** Jobs of a device group that have not ended, oldest first. */

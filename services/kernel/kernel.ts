@@ -5,6 +5,7 @@ import { auditChanges, type Changes } from "./audit.ts";
 import { callInfo } from "./call.ts";
 import type { Database, Queries } from "./database.ts";
 import { type Bus, createTx, type Tx } from "./events.ts";
+import type { List } from "./list/list.ts";
 import type { LiveCounts } from "./live-counts.ts";
 import type { Migration } from "./migrate.ts";
 import type { Presence } from "./presence.ts";
@@ -55,6 +56,8 @@ export type LocalClient<S extends DescService> = {
 export interface ServiceModule {
   readonly services: readonly Registration[];
   readonly migrations: readonly Migration[];
+  /** The lists of the services; the server starts only if each of their columns has an index. */
+  readonly lists?: readonly List[];
   /** Begins background work, after migrations. */
   start?(): Promise<void> | void;
   /** Ends background work. */

@@ -15,6 +15,12 @@ export interface ColumnTypes {
   readonly bytes: ReturnType<typeof sql.raw>;
   /** An integer primary key that counts up by itself. */
   readonly counter: ReturnType<typeof sql.raw>;
+  /** Text in the order of code points, the same on both engines: what lists sort by. */
+  readonly text: ReturnType<typeof sql.raw>;
+  /** After a nullable column of an index: rows without a value come first, as lists sort them. */
+  readonly nullsFirst: ReturnType<typeof sql.raw>;
+  /** Gives text columns of a table that is there already the type `text`. */
+  retype(queries: Queries, table: string, columns: readonly string[]): Promise<void>;
 }
 
 declare module "./database.ts" {
@@ -32,6 +38,16 @@ export async function migrate(database: Database, migrations: readonly Migration
     engine: database.engine,
     bytes: sql.raw(postgres ? "bytea" : "blob"),
     counter: sql.raw(postgres ? "bigserial primary key" : "integer primary key autoincrement"),
+    text: sql.raw(postgres ? 'text collate "C"' : "text"),
+    nullsFirst: sql.raw(postgres ? "nulls first" : ""),
+    async retype(queries, table, columns) {
+      if (!postgres) return;
+      for (const column of columns) {
+        await sql`alter table ${sql.ref(table)} alter column ${sql.ref(column)} type ${this.text}`.execute(
+          queries,
+        );
+      }
+    },
   };
   const locked = (work: (queries: Queries) => Promise<void>) =>
     database.write(async (queries) => {

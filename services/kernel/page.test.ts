@@ -4,7 +4,10 @@ import { expect, it } from "vitest";
 import { reasonOf } from "./errors.ts";
 import { cutPage, pageTokens } from "./page.ts";
 
-const key = fc.array(fc.oneof(fc.string(), fc.maxSafeInteger()), { minLength: 1, maxLength: 3 });
+const key = fc.array(fc.oneof(fc.string(), fc.maxSafeInteger(), fc.constant(null)), {
+  minLength: 1,
+  maxLength: 3,
+});
 
 const refusal = (work: () => unknown) => {
   try {

@@ -2,7 +2,7 @@ import { createHmac } from "node:crypto";
 import { fail } from "./errors.ts";
 
 /** Where a page ended: the order key of its last row. */
-export type PageKey = readonly (string | number)[];
+export type PageKey = readonly (string | number | null)[];
 
 /**
  * Page tokens of one list. A token is opaque, bound to the list's name, tenant and filter, and

@@ -2,7 +2,7 @@ import { ShareService } from "#gen/portolan/shares/v1/share_service_pb.js";
 import { type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
 import { createLiveShares } from "./live-shares.ts";
 import { createShareService, type ShareOptions } from "./share-service.ts";
-import { endOpenSessions, migrations } from "./store.ts";
+import { endOpenSessions, migrations, sessionList, shareList } from "./store.ts";
 import { createViewers } from "./viewers.ts";
 
 /** Expiring links to live state. */
@@ -26,6 +26,7 @@ export function createShares(kernel: Kernel, publicUrl: ShareOptions["publicUrl"
   return {
     services: [serve(ShareService, createShareService(kernel, { viewers, groupOf, publicUrl }))],
     migrations,
+    lists: [sessionList, shareList],
     start: () => kernel.write(({ queries }) => endOpenSessions(queries, kernel.nowMs())),
   };
 }

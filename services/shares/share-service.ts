@@ -12,9 +12,9 @@ import {
 import type { ShareService } from "#gen/portolan/shares/v1/share_service_pb.js";
 import { callInfo, tenantOf } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
+import { demandEtag } from "#kernel/etag.ts";
 import { newSecret } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { cutPage, pageTokens } from "#kernel/page.ts";
 import { revokedEvent } from "./live-shares.ts";
 import { createPinGuard, hashPin } from "./pin.ts";
 import { roleOf } from "./share-view.ts";
@@ -83,13 +83,9 @@ export function createShareService(
     },
 
     async listShares(request, context) {
-      const tenantId = tenantOf(context);
-      const size = request.limit || 20;
-      const tokens = pageTokens("shares", tenantId);
-      const after = tokens.decode(request.pageToken) as readonly [number, string] | undefined;
-      const rows = await sharesOf(tenantId, kernel.database.read).list(size + 1, after, kernel.nowMs());
-      const [page, nextPageToken] = cutPage(rows, size, ({ at }) => tokens.encode(at));
-      return { shares: page.map(({ share }) => withViewers(share)), count: page.length, nextPageToken };
+      const store = sharesOf(tenantOf(context), kernel.database.read);
+      const { items, ...page } = await store.list(request, kernel.nowMs());
+      return { shares: items.map(withViewers), count: items.length, ...page };
     },
 
     async getShare(request, context) {
@@ -103,7 +99,9 @@ export function createShareService(
         const store = sharesOf(tenantId, tx.queries);
         const now = kernel.nowMs();
         const share = await store.get(shareCode, now);
-        if (!share || !(await store.revoke(shareCode, now))) throw fail("SHARE_NOT_FOUND");
+        if (!share) throw fail("SHARE_NOT_FOUND");
+        demandEtag(request.etag, share.etag);
+        if (!(await store.revoke(shareCode, now))) throw fail("SHARE_NOT_FOUND");
         tx.changing(ShareSchema, "shareCode", share)();
         await tx.emit({ tenantId, type: revokedEvent, subject: shareCode, timeMs: now }, ShareSchema, share);
         return { message: "Share revoked successfully" };
@@ -121,17 +119,9 @@ export function createShareService(
 
     async listShareSessions(request, context) {
       const tenantId = tenantOf(context);
-      const { shareCode } = request;
-      await demandShare(shareCode, context);
-      const size = request.limit || 100;
-      const tokens = pageTokens("share-sessions", tenantId, shareCode);
-      const after = tokens.decode(request.pageToken) as readonly [number, string] | undefined;
-      const rows = await sharesOf(tenantId, kernel.database.read).sessions(shareCode, size + 1, after);
-      const [page, nextPageToken] = cutPage(rows, size, (row) =>
-        tokens.encode([row.startedAt, row.sessionId]),
-      );
-      const sessions = page.map(toSession);
-      return { sessions, count: sessions.length, nextPageToken };
+      await demandShare(request.shareCode, context);
+      const { items, ...page } = await sharesOf(tenantId, kernel.database.read).sessions(request);
+      return { sessions: items.map(toSession), count: items.length, ...page };
     },
 
     async revokeShareSession(request, context) {

@@ -1,9 +1,14 @@
 import { create } from "@bufbuild/protobuf";
 import { beforeAll, expect, it } from "vitest";
 import { ShareSchema } from "#gen/portolan/shares/v1/share_pb.js";
+import {
+  ListShareSessionsRequestSchema,
+  ListSharesRequestSchema,
+} from "#gen/portolan/shares/v1/share_service_pb.js";
 import type { Database } from "#kernel/database.ts";
 import { migrate } from "#kernel/migrate.ts";
 import { onEachEngine } from "#test/support/databases.ts";
+import { everyPage } from "#test/support/pages.ts";
 import { endOpenSessions, findByCode, migrations, sharesOf } from "./store.ts";
 
 onEachEngine((test) => {
@@ -26,6 +31,18 @@ onEachEngine((test) => {
     userAgent: "test",
   });
 
+  /** The codes of a tenant's working shares, read in pages of so many. */
+  const list = async (tenant: string, nowMs: number, limit = 100) => {
+    const shares = await everyPage((pageToken) =>
+      read(tenant).list(create(ListSharesRequestSchema, { limit, pageToken }), nowMs),
+    );
+    return shares.map(({ shareCode }) => shareCode);
+  };
+  const sessions = (tenant: string, shareCode: string, limit = 100) =>
+    everyPage((pageToken) =>
+      read(tenant).sessions(create(ListShareSessionsRequestSchema, { shareCode, limit, pageToken })),
+    );
+
   beforeAll(async () => {
     database = test().open();
     await migrate(database, migrations);
@@ -43,7 +60,7 @@ onEachEngine((test) => {
     expect(await findByCode(database.read, code, 100)).toBeUndefined();
     expect(await read(tenant).get(code, 99)).toMatchObject({ shareCode: code });
     expect(await read(tenant).get(code, 100)).toBeUndefined();
-    expect(await read(tenant).list(9, undefined, 100)).toEqual([]);
+    expect((await list(tenant, 100)).length).toBe(0);
   });
 
   it("revokes a share once, and not after it has expired", async () => {
@@ -56,26 +73,17 @@ onEachEngine((test) => {
       undefined,
       undefined,
     ]);
-    expect((await read(tenant).list(9, undefined, 50)).map(({ share }) => share.shareCode)).toEqual([
-      expired,
-    ]);
+    expect(await list(tenant, 50)).toEqual([expired]);
   });
 
   it("pages exactly over shares of the same moment, newest first", async () => {
     const tenant = newTenant();
     for (const at of [1, 2])
       for (const id of ["a", "B", "-", "1"]) await insert(tenant, `share-${tenant}${id}${at}`, "", at);
-    const all = (await read(tenant).list(100, undefined, 50)).map(({ share }) => share.shareCode);
+    const all = await list(tenant, 50);
     expect(new Set(all).size).toBe(8);
     expect(all.map((code) => code.at(-1))).toEqual([..."22221111"]);
-    const paged: string[] = [];
-    for (let after: readonly [number, string] | undefined; ; ) {
-      const page = await read(tenant).list(3, after, 50);
-      if (page.length === 0) break;
-      paged.push(...page.map(({ share }) => share.shareCode));
-      after = page.at(-1)?.at;
-    }
-    expect(paged).toEqual(all);
+    expect(await list(tenant, 50, 3)).toEqual(all);
   });
 
   it("keeps sessions, counts them, ends each once, and pages exactly over those of the same moment", async () => {
@@ -86,12 +94,11 @@ onEachEngine((test) => {
     await write(tenant, (store) => store.endSession("a", 10));
     await write(tenant, (store) => store.endSession("a", 20));
     expect((await read(tenant).get(code, 50))?.totalViewerCount).toBe(4);
-    const all = await read(tenant).sessions(code, 9, undefined);
+    const all = await sessions(tenant, code);
     expect(all.map(({ sessionId }) => sessionId)).toEqual(["late", "c", "b", "a"]);
     expect(all.map(({ endedAt }) => endedAt)).toEqual([null, null, null, 10]);
     expect(all[0]).toEqual({ ...session("late", 2), endedAt: null });
-    const next = await read(tenant).sessions(code, 9, [1, "c"]);
-    expect(next.map(({ sessionId }) => sessionId)).toEqual(["b", "a"]);
+    expect(await sessions(tenant, code, 2)).toEqual(all);
   });
 
   it("ends the sessions that an earlier run left open, and no others again", async () => {
@@ -100,10 +107,7 @@ onEachEngine((test) => {
     for (const id of ["open", "ended"]) await write(tenant, (store) => store.beginSession(code, session(id)));
     await write(tenant, (store) => store.endSession("ended", 10));
     await database.write((queries) => endOpenSessions(queries, 30));
-    const ends = (await read(tenant).sessions(code, 9, undefined)).map((each) => [
-      each.sessionId,
-      each.endedAt,
-    ]);
+    const ends = (await sessions(tenant, code)).map((each) => [each.sessionId, each.endedAt]);
     expect(ends.sort()).toEqual([
       ["ended", 10],
       ["open", 30],
@@ -115,13 +119,13 @@ onEachEngine((test) => {
     const code = await insert(tenant);
     await write(tenant, (store) => store.beginSession(code, session("s-1")));
     expect(await read(other).get(code, 1)).toBeUndefined();
-    expect(await read(other).list(9, undefined, 1)).toEqual([]);
-    expect(await read(other).sessions(code, 9, undefined)).toEqual([]);
+    expect(await list(other, 1)).toEqual([]);
+    expect(await sessions(other, code)).toEqual([]);
     expect(await write(other, (store) => store.revoke(code, 1))).toBe(false);
     await write(other, (store) => store.endSession("s-1", 5));
     await write(other, (store) => store.beginSession(code, session("s-2")));
     expect(await read(tenant).get(code, 1)).toMatchObject({ shareCode: code, totalViewerCount: 1 });
-    expect(await read(tenant).sessions(code, 9, undefined)).toEqual([{ ...session("s-1"), endedAt: null }]);
+    expect(await sessions(tenant, code)).toEqual([{ ...session("s-1"), endedAt: null }]);
     await expect(insert(other, code)).rejects.toThrow();
   });
 });

@@ -1,11 +1,22 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type Share, ShareSchema } from "#gen/portolan/shares/v1/share_pb.js";
+import { sql } from "kysely";
+import { type Share, ShareSchema, ShareSessionSchema } from "#gen/portolan/shares/v1/share_pb.js";
+import {
+  type ListShareSessionsRequest,
+  ListShareSessionsRequestSchema,
+  type ListSharesRequest,
+  ListSharesRequestSchema,
+} from "#gen/portolan/shares/v1/share_service_pb.js";
 import type { Queries, Tables } from "#kernel/database.ts";
+import { backfill } from "#kernel/list/backfill.ts";
+import { textColumn } from "#kernel/list/field.ts";
+import { defineList, type Page } from "#kernel/list/list.ts";
 import type { Migration } from "#kernel/migrate.ts";
 
 interface ShareRow {
   tenant_id: string;
   share_code: string;
+  resource_id: string;
   created_at: number;
   expires_at: number;
   revoked_at: number | null;
@@ -69,7 +80,72 @@ export const migrations: Migration[] = [
         .execute();
     },
   },
+  {
+    name: "shares/0002-list-columns",
+    async up(queries, types) {
+      await types.retype(queries, "shares", ["share_code"]);
+      await types.retype(queries, "share_sessions", ["session_id", "share_code"]);
+      await queries.schema
+        .alterTable("shares")
+        .addColumn("resource_id", types.text, (column) => column.notNull().defaultTo(""))
+        .execute();
+      await backfill(queries, "shares", ["share_code"], (message) =>
+        listColumns(fromBinary(ShareSchema, message)),
+      );
+      for (const column of ["resource_id", "expires_at"] as const) {
+        await queries.schema
+          .createIndex(`shares_by_${column}`)
+          .on("shares")
+          .columns(["tenant_id", column, "share_code"])
+          .execute();
+      }
+      await queries.schema
+        .createIndex("share_sessions_by_ended_at")
+        .on("share_sessions")
+        .columns(["tenant_id", "share_code"])
+        .expression(sql`ended_at ${types.nullsFirst}`)
+        .column("session_id")
+        .execute();
+    },
+  },
 ];
+
+/** The shares of a tenant. */
+export const shareList = defineList({
+  request: ListSharesRequestSchema,
+  message: ShareSchema,
+  table: "shares",
+  scope: ["tenant_id"],
+  columns: {
+    share_code: "share_code",
+    resource_id: "resource_id",
+    expires_at: "expires_at",
+    created_at: "created_at",
+  },
+  id: "share_code",
+  sort: "-created_at",
+});
+
+/** The sessions of a share. */
+export const sessionList = defineList({
+  request: ListShareSessionsRequestSchema,
+  message: ShareSessionSchema,
+  table: "share_sessions",
+  scope: ["tenant_id", "share_code"],
+  columns: {
+    session_id: "session_id",
+    started_at: "started_at",
+    ended_at: { nullable: "ended_at" },
+  },
+  id: "session_id",
+  sort: "-started_at",
+});
+
+/** The columns that are there for lists alone. */
+const listColumns = ({ resourceId }: Share) => ({ resource_id: textColumn(resourceId) });
+
+/** A share is never changed: it works, or it is gone. */
+const onlyVersion = "1";
 
 /** A share with what the message does not carry. */
 export interface StoredShare {
@@ -91,6 +167,7 @@ export interface StoredSession {
 const toShare = (row: ShareRow): StoredShare => {
   const share = fromBinary(ShareSchema, row.message);
   share.totalViewerCount = row.session_count;
+  share.etag = onlyVersion;
   return { tenantId: row.tenant_id, share, expiresAt: row.expires_at, pinHash: row.pin_hash };
 };
 
@@ -134,11 +211,13 @@ export function sharesOf(tenantId: string, queries: Queries) {
       .where("revoked_at", "is", null);
   return {
     async insert(share: Share, createdAt: number, expiresAt: number, pinHash: string): Promise<void> {
+      share.etag = onlyVersion;
       await queries
         .insertInto("shares")
         .values({
           tenant_id: tenantId,
           share_code: share.shareCode,
+          ...listColumns(share),
           created_at: createdAt,
           expires_at: expiresAt,
           revoked_at: null,
@@ -154,19 +233,10 @@ export function sharesOf(tenantId: string, queries: Queries) {
       return row && toShare(row).share;
     },
 
-    /** Working shares, newest first, after the given (creation time, code). */
-    async list(size: number, after: readonly [number, string] | undefined, nowMs: number) {
-      let query = working(nowMs).orderBy("created_at", "desc").orderBy("share_code", "desc").limit(size);
-      if (after) {
-        query = query.where(({ eb, refTuple, tuple }) =>
-          eb(refTuple("created_at", "share_code"), "<", tuple(after[0], after[1])),
-        );
-      }
-      const rows = await query.execute();
-      return rows.map((row) => ({
-        share: toShare(row).share,
-        at: [row.created_at, row.share_code] as const,
-      }));
+    /** A page of working shares, newest first unless the request says otherwise. */
+    async list(request: ListSharesRequest, nowMs: number): Promise<Page<Share>> {
+      const page = await shareList.page(working(nowMs), request, request.limit || 20, [tenantId]);
+      return { ...page, items: page.items.map((row) => toShare(row).share) };
     },
 
     async revoke(shareCode: string, at: number): Promise<boolean> {
@@ -225,23 +295,16 @@ export function sharesOf(tenantId: string, queries: Queries) {
       return row && toSession(row);
     },
 
-    /** Sessions of a share, newest first, after the given (start, id). */
-    async sessions(shareCode: string, size: number, after: readonly [number, string] | undefined) {
-      let query = queries
+    /** A page of the sessions of a share, newest first unless the request says otherwise. */
+    async sessions(request: ListShareSessionsRequest): Promise<Page<StoredSession>> {
+      const { shareCode, limit } = request;
+      const query = queries
         .selectFrom("share_sessions")
         .selectAll()
         .where("tenant_id", "=", tenantId)
-        .where("share_code", "=", shareCode)
-        .orderBy("started_at", "desc")
-        .orderBy("session_id", "desc")
-        .limit(size);
-      if (after) {
-        query = query.where(({ eb, refTuple, tuple }) =>
-          eb(refTuple("started_at", "session_id"), "<", tuple(after[0], after[1])),
-        );
-      }
-      const rows = await query.execute();
-      return rows.map(toSession);
+        .where("share_code", "=", shareCode);
+      const page = await sessionList.page(query, request, limit || 100, [tenantId, shareCode]);
+      return { ...page, items: page.items.map(toSession) };
     },
   };
 }

@@ -5,7 +5,7 @@ import { type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
 import { LiveGroups } from "./live-groups.ts";
 import { createResourceService } from "./resource-service.ts";
 import { startRetention } from "./retention.ts";
-import { migrations } from "./store.ts";
+import { migrations, resourceList, sampleList } from "./store.ts";
 import { createTelemetryService } from "./telemetry-service.ts";
 import { createTrackService } from "./track-service.ts";
 
@@ -22,6 +22,7 @@ export function createStreams(kernel: Kernel): ServiceModule {
       serve(TrackService, createTrackService(kernel)),
     ],
     migrations,
+    lists: [resourceList, sampleList],
     start() {
       stopRetention = startRetention(kernel);
     },

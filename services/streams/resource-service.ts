@@ -13,11 +13,11 @@ import {
 import type { ResourceService } from "#gen/portolan/streams/v1/resource_service_pb.js";
 import { tenantOf } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
+import { demandEtag } from "#kernel/etag.ts";
 import type { Tx } from "#kernel/events.ts";
 import { followTopic } from "#kernel/follow.ts";
 import { newId } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { cutPage, pageTokens } from "#kernel/page.ts";
 import type { LiveGroups } from "./live-groups.ts";
 import { streamsOf } from "./store.ts";
 
@@ -67,16 +67,9 @@ export function createResourceService(
   return {
     async listResources(request, context) {
       const tenantId = tenantOf(context);
-      const size = request.limit || 100;
-      const tokens = pageTokens("resources", tenantId);
-      const [after = ""] = (tokens.decode(request.pageToken) ?? []) as [string?];
-      const rows = await streamsOf(tenantId, kernel.database.read).list(size + 1, after);
-      const [page, nextPageToken] = cutPage(rows, size, (row) => tokens.encode([row.deviceGroupId]));
-      return {
-        resources: page.map((resource) => withPresence(tenantId, resource)),
-        count: page.length,
-        nextPageToken,
-      };
+      const { items, ...page } = await streamsOf(tenantId, kernel.database.read).list(request);
+      const resources = items.map((resource) => withPresence(tenantId, resource));
+      return { resources, count: resources.length, ...page };
     },
 
     async getResource(request, context) {
@@ -119,6 +112,7 @@ export function createResourceService(
         const store = streamsOf(tenantId, tx.queries);
         const present = await store.get(request.deviceGroupId);
         if (!present) throw fail("DEVICE_GROUP_NOT_FOUND");
+        demandEtag(request.etag, present.etag);
         const resource = create(ResourceSchema, {
           ...present,
           name: request.name ?? present.name,
@@ -149,6 +143,7 @@ export function createResourceService(
         const store = streamsOf(tenantId, tx.queries);
         const present = await store.get(deviceGroupId);
         if (!present) throw fail("DEVICE_GROUP_NOT_FOUND");
+        demandEtag(request.etag, present.etag);
         await store.delete(deviceGroupId);
         tx.changing(ResourceSchema, "deviceGroupId", present)();
         await tx.emit(

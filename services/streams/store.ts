@@ -1,7 +1,23 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Resource, ResourceSchema } from "#gen/portolan/streams/v1/resource_pb.js";
-import { type TelemetrySample, TelemetrySampleSchema } from "#gen/portolan/streams/v1/telemetry_pb.js";
+import {
+  type ListResourcesRequest,
+  ListResourcesRequestSchema,
+} from "#gen/portolan/streams/v1/resource_service_pb.js";
+import {
+  RecordedSampleSchema,
+  type TelemetrySample,
+  TelemetrySampleSchema,
+} from "#gen/portolan/streams/v1/telemetry_pb.js";
+import {
+  type ListSamplesRequest,
+  ListSamplesRequestSchema,
+} from "#gen/portolan/streams/v1/telemetry_service_pb.js";
 import type { Queries } from "#kernel/database.ts";
+import { backfill } from "#kernel/list/backfill.ts";
+import { textColumn } from "#kernel/list/field.ts";
+import { defineList, type Page } from "#kernel/list/list.ts";
 import type { Migration } from "#kernel/migrate.ts";
 
 declare module "#kernel/database.ts" {
@@ -10,6 +26,10 @@ declare module "#kernel/database.ts" {
       tenant_id: string;
       device_group_id: string;
       created_at: number;
+      name: string;
+      updated_at: number;
+      /** Counts up with every update. */
+      version: number;
       /** The Resource in its wire form. */
       message: Uint8Array;
     };
@@ -56,7 +76,60 @@ export const migrations: Migration[] = [
       await queries.schema.createIndex("samples_age").on("samples").column("sequence").execute();
     },
   },
+  {
+    name: "streams/0002-list-columns",
+    async up(queries, types) {
+      await types.retype(queries, "resources", ["device_group_id"]);
+      const table = queries.schema.alterTable("resources");
+      await table.addColumn("name", types.text, (column) => column.notNull().defaultTo("")).execute();
+      await table.addColumn("updated_at", "bigint", (column) => column.notNull().defaultTo(0)).execute();
+      await table.addColumn("version", "integer", (column) => column.notNull().defaultTo(1)).execute();
+      await backfill(queries, "resources", ["tenant_id", "device_group_id"], (message) =>
+        listColumns(fromBinary(ResourceSchema, message)),
+      );
+      for (const column of ["name", "created_at", "updated_at"] as const) {
+        await queries.schema
+          .createIndex(`resources_by_${column}`)
+          .on("resources")
+          .columns(["tenant_id", column, "device_group_id"])
+          .execute();
+      }
+    },
+  },
 ];
+
+/** The device groups of a tenant. */
+export const resourceList = defineList({
+  request: ListResourcesRequestSchema,
+  message: ResourceSchema,
+  table: "resources",
+  scope: ["tenant_id"],
+  columns: {
+    device_group_id: "device_group_id",
+    name: "name",
+    created_at: "created_at",
+    updated_at: "updated_at",
+  },
+  id: "device_group_id",
+  sort: "device_group_id",
+});
+
+/** The samples of a device group. */
+export const sampleList = defineList({
+  request: ListSamplesRequestSchema,
+  message: RecordedSampleSchema,
+  table: "samples",
+  scope: ["tenant_id", "device_group_id"],
+  columns: { sequence: "sequence" },
+  id: "sequence",
+  sort: "sequence",
+});
+
+/** The columns that are there for lists alone. */
+const listColumns = ({ name, updatedAt }: Resource) => ({
+  name: textColumn(name),
+  updated_at: updatedAt ? timestampMs(updatedAt) : 0,
+});
 
 /** A recorded sample. */
 export interface Recorded {
@@ -71,12 +144,28 @@ export interface SampleRange {
   /** Before this sequence. */
   readonly before?: bigint | undefined;
   readonly jobId?: string | undefined;
-  readonly limit: number;
 }
 
 /** Device groups, devices and samples of one tenant. */
 export function streamsOf(tenantId: string, queries: Queries) {
-  const toResource = (row: { message: Uint8Array }) => fromBinary(ResourceSchema, row.message);
+  const toResource = (row: { message: Uint8Array; version: number }) => {
+    const resource = fromBinary(ResourceSchema, row.message);
+    resource.etag = String(row.version);
+    return resource;
+  };
+
+  function samplesIn(deviceGroupId: string, { after, before, jobId }: SampleRange) {
+    let query = queries
+      .selectFrom("samples")
+      .select(["sequence", "message"])
+      .where("tenant_id", "=", tenantId)
+      .where("device_group_id", "=", deviceGroupId)
+      .where("sequence", ">", Number(after));
+    if (before !== undefined) query = query.where("sequence", "<", Number(before));
+    if (jobId) query = query.where("job_id", "=", jobId);
+    return query;
+  }
+
   return {
     async insert(resource: Resource, createdAt: number): Promise<boolean> {
       const { numInsertedOrUpdatedRows } = await queries
@@ -85,17 +174,23 @@ export function streamsOf(tenantId: string, queries: Queries) {
           tenant_id: tenantId,
           device_group_id: resource.deviceGroupId,
           created_at: createdAt,
+          ...listColumns(resource),
+          version: 1,
           message: toBinary(ResourceSchema, resource),
         })
         .onConflict((conflict) => conflict.doNothing())
         .executeTakeFirst();
+      resource.etag = "1";
       return numInsertedOrUpdatedRows === 1n;
     },
 
+    /** Writes a group that was read in this transaction, as its next version. */
     async update(resource: Resource): Promise<void> {
+      const version = Number(resource.etag) + 1;
+      resource.etag = String(version);
       await queries
         .updateTable("resources")
-        .set({ message: toBinary(ResourceSchema, resource) })
+        .set({ ...listColumns(resource), version, message: toBinary(ResourceSchema, resource) })
         .where("tenant_id", "=", tenantId)
         .where("device_group_id", "=", resource.deviceGroupId)
         .execute();
@@ -123,7 +218,7 @@ export function streamsOf(tenantId: string, queries: Queries) {
     async get(deviceGroupId: string): Promise<Resource | undefined> {
       const row = await queries
         .selectFrom("resources")
-        .select("message")
+        .select(["message", "version"])
         .where("tenant_id", "=", tenantId)
         .where("device_group_id", "=", deviceGroupId)
         // Only PostgreSQL runs transactions side by side; on SQLite this is never true.
@@ -143,16 +238,14 @@ export function streamsOf(tenantId: string, queries: Queries) {
       return row?.device_group_id;
     },
 
-    async list(size: number, after: string): Promise<Resource[]> {
-      const rows = await queries
+    /** A page of groups, by id unless the request says otherwise. */
+    async list(request: ListResourcesRequest): Promise<Page<Resource>> {
+      const query = queries
         .selectFrom("resources")
-        .select("message")
-        .where("tenant_id", "=", tenantId)
-        .where("device_group_id", ">", after)
-        .orderBy("device_group_id")
-        .limit(size)
-        .execute();
-      return rows.map(toResource);
+        .select(["message", "version"])
+        .where("tenant_id", "=", tenantId);
+      const page = await resourceList.page(query, request, request.limit || 100, [tenantId]);
+      return { ...page, items: page.items.map(toResource) };
     },
 
     /** Deletes a group with its devices and samples. */
@@ -185,18 +278,20 @@ export function streamsOf(tenantId: string, queries: Queries) {
         .execute();
     },
 
-    async samples(deviceGroupId: string, range: SampleRange): Promise<Recorded[]> {
-      let query = queries
-        .selectFrom("samples")
-        .select(["sequence", "message"])
-        .where("tenant_id", "=", tenantId)
-        .where("device_group_id", "=", deviceGroupId)
-        .where("sequence", ">", Number(range.after))
-        .orderBy("sequence")
-        .limit(range.limit);
-      if (range.before !== undefined) query = query.where("sequence", "<", Number(range.before));
-      if (range.jobId) query = query.where("job_id", "=", range.jobId);
-      return (await query.execute()).map(toRecorded);
+    /** The first samples of a range, oldest first. */
+    async samples(deviceGroupId: string, range: SampleRange & { limit: number }): Promise<Recorded[]> {
+      const rows = await samplesIn(deviceGroupId, range).orderBy("sequence").limit(range.limit).execute();
+      return rows.map(toRecorded);
+    },
+
+    /** A page of the samples of a range, oldest first unless the request says otherwise. */
+    async listSamples(request: ListSamplesRequest, range: SampleRange): Promise<Page<Recorded>> {
+      const { deviceGroupId, limit } = request;
+      const { after, before = 0n, jobId = "" } = range;
+      const scope = [tenantId, deviceGroupId, Number(after), Number(before), jobId];
+      const query = samplesIn(deviceGroupId, range);
+      const page = await sampleList.page(query, request, limit || 100, scope);
+      return { ...page, items: page.items.map(toRecorded) };
     },
 
     /** The newest samples of a group, up to a sequence if one is given, oldest first. */

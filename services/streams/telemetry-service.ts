@@ -7,7 +7,6 @@ import type { TelemetryService } from "#gen/portolan/streams/v1/telemetry_servic
 import { tenantOf } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { cutPage, pageTokens } from "#kernel/page.ts";
 import { sequenceAt, timeOfSequence } from "#kernel/sequence.ts";
 import { merge, silentGroup, toTrackState } from "./group-state.ts";
 import { createIngest } from "./ingest.ts";
@@ -70,26 +69,15 @@ export function createTelemetryService(
       const tenantId = tenantOf(context);
       const { deviceGroupId, jobId, startTime, endTime } = request;
       await demandGroup(tenantId, deviceGroupId);
-      const size = request.limit || 100;
-      const [from, to] = range(startTime, endTime);
-      const tokens = pageTokens("samples", tenantId, deviceGroupId, jobId, Number(from), Number(to ?? 0));
-      const [after] = (tokens.decode(request.pageToken) ?? []) as [number?];
-      const rows = await streamsOf(tenantId, kernel.database.read).samples(deviceGroupId, {
-        after: after === undefined ? from : BigInt(after),
-        before: to,
-        jobId,
-        limit: size + 1,
-      });
-      const [page, nextPageToken] = cutPage(rows, size, ({ sequence }) => tokens.encode([Number(sequence)]));
-      return {
-        samples: page.map(({ sequence, sample }) => ({
-          sequence,
-          receivedAt: timestampFromMs(timeOfSequence(sequence)),
-          sample,
-        })),
-        count: page.length,
-        nextPageToken,
-      };
+      const [after, before] = range(startTime, endTime);
+      const store = streamsOf(tenantId, kernel.database.read);
+      const { items, ...page } = await store.listSamples(request, { after, before, jobId });
+      const samples = items.map(({ sequence, sample }) => ({
+        sequence,
+        receivedAt: timestampFromMs(timeOfSequence(sequence)),
+        sample,
+      }));
+      return { samples, count: samples.length, ...page };
     },
 
     async *replayTrack(request, context) {

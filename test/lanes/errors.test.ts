@@ -118,6 +118,7 @@ const cases: Case[] = [
     httpStatus: 400,
     reason: "VALIDATION_ERROR",
     fields: ["desired_location.coordinates"],
+    restFields: ["desiredLocation.coordinates"],
   },
   {
     name: "missing credentials",
@@ -223,6 +224,59 @@ const cases: Case[] = [
     code: "INVALID_ARGUMENT",
     httpStatus: 400,
     reason: "INVALID_PAGE_TOKEN",
+  },
+  {
+    name: "a filter by a field that is not listable",
+    attempt: () => ({
+      method: `${service}/ListJobs`,
+      rest: { verb: "GET", path: "/v3/jobs?filter={filter}" },
+      body: { filter: '{"or":[{"name":"a"},{"progress":1}]}' },
+      headers: admin,
+    }),
+    code: "INVALID_ARGUMENT",
+    httpStatus: 400,
+    reason: "INVALID_FILTER",
+    fields: ["filter.or[1].progress"],
+  },
+  {
+    name: "an order that the list does not have",
+    attempt: () => ({
+      method: `${service}/ListJobs`,
+      rest: { verb: "GET", path: "/v3/jobs?sort={sort}" },
+      body: { sort: "-name,progress" },
+      headers: admin,
+    }),
+    code: "INVALID_ARGUMENT",
+    httpStatus: 400,
+    reason: "INVALID_SORT",
+    fields: ["sort"],
+  },
+  {
+    name: "fields that the resource does not have",
+    attempt: ({ openJob }) => ({
+      method: `${service}/GetJob`,
+      rest: { verb: "GET", path: "/v3/jobs/{jobId}?fields={fields}" },
+      body: { jobId: openJob, fields: "name,colour" },
+      headers: admin,
+    }),
+    code: "INVALID_ARGUMENT",
+    httpStatus: 400,
+    reason: "INVALID_FIELD_MASK",
+    fields: ["fields"],
+    metadata: { path: "colour" },
+  },
+  {
+    name: "a change of what somebody else has changed",
+    attempt: ({ openJob }) => ({
+      method: `${service}/UpdateJob`,
+      rest: { verb: "PATCH", path: "/v3/jobs/{jobId}" },
+      body: { jobId: openJob, name: "New", etag: "0" },
+      headers: admin,
+    }),
+    code: "ABORTED",
+    httpStatus: 412,
+    connectStatus: 409,
+    reason: "ETAG_MISMATCH",
   },
 ];
 

@@ -105,7 +105,7 @@ describe("with an origin configured", () => {
   });
 
   it("a body that does not decode and a path that is not there may be read as errors", async () => {
-    const broken = await exchange(server, "POST", `/${service}/GetJob`, { ...json, origin }, "{");
+    const broken = await exchange(server, "POST", `/${service}/GetJob`, { ...json, ...admin, origin }, "{");
     expect([broken.status, broken.headers["access-control-allow-origin"]]).toEqual([400, origin]);
     const missing = await exchange(server, "GET", "/v3/nothing", { origin });
     expect([missing.status, missing.headers["access-control-allow-origin"]]).toEqual([404, origin]);

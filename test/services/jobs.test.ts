@@ -189,7 +189,7 @@ onEachEngine((database) => {
     const { jobId, etag } = await newJob(await server.newGroup(), { description: "old", scheduledAt });
     const { job } = await jobs.updateJob({ jobId, etag, name: "New", priority: 1, metadata: { a: 1 } });
     expect(job).toMatchObject({ name: "New", description: "old", priority: 1, metadata: { a: 1 } });
-    await expectReason(jobs.updateJob({ jobId, etag, name: "Newer" }), "CONCURRENT_UPDATE");
+    await expectReason(jobs.updateJob({ jobId, etag, name: "Newer" }), "ETAG_MISMATCH");
     expect((await jobs.updateJob({ jobId, description: "" })).job).toMatchObject({
       name: "New",
       description: "",

@@ -363,6 +363,37 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_SHARE_PIN_LOCKED = 54;
    */
   SHARE_PIN_LOCKED = 54,
+
+  /**
+   * A filter of a list is not JSON, names a field or an operator that the list does not know or
+   * whose use it does not allow, compares with a value of the wrong type, or is too large;
+   * BadRequest names the place in the expression.
+   *
+   * @generated from enum value: ERROR_REASON_INVALID_FILTER = 64;
+   */
+  INVALID_FILTER = 64,
+
+  /**
+   * A sort order names a field that the list cannot be sorted by, or names one twice.
+   *
+   * @generated from enum value: ERROR_REASON_INVALID_SORT = 65;
+   */
+  INVALID_SORT = 65,
+
+  /**
+   * `fields` names a field that the resource does not have; BadRequest names it.
+   *
+   * @generated from enum value: ERROR_REASON_INVALID_FIELD_MASK = 66;
+   */
+  INVALID_FIELD_MASK = 66,
+
+  /**
+   * The `etag` of the request, or its If-Match header, is not that of the resource: somebody has
+   * changed it since it was read. Metadata `etag` tells the present one.
+   *
+   * @generated from enum value: ERROR_REASON_ETAG_MISMATCH = 67;
+   */
+  ETAG_MISMATCH = 67,
 }
 
 /**

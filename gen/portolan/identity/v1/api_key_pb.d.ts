@@ -87,6 +87,13 @@ export declare type ApiKey = Message<"portolan.identity.v1.ApiKey"> & {
    * @generated from field: string plan = 10;
    */
   plan: string;
+
+  /**
+   * Version of the key, changed when it is revoked. Use is no part of it.
+   *
+   * @generated from field: string etag = 11;
+   */
+  etag: string;
 };
 
 /**

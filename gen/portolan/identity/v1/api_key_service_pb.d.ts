@@ -5,8 +5,9 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Role } from "../../options/v1/policy_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { ApiKey } from "./api_key_pb.js";
+import type { PageInfo } from "../../common/v1/page_pb.js";
 
 /**
  * Describes the file portolan/identity/v1/api_key_service.proto.
@@ -119,6 +120,37 @@ export declare type ListApiKeysRequest = Message<"portolan.identity.v1.ListApiKe
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
+
+  /**
+   * Number of the page, from 1 to 10000, instead of `page_token`; 0 means by token. The response
+   * then has `page_info` with totals.
+   *
+   * @generated from field: int32 page = 3;
+   */
+  page: number;
+
+  /**
+   * Order: field names separated by commas, `-` before one for descending, for example
+   * `name`; up to 4 fields and 200 characters. Fails with INVALID_SORT.
+   *
+   * @generated from field: string sort = 4;
+   */
+  sort: string;
+
+  /**
+   * Only keys that this JSON expression holds for, up to 4096 characters, for example
+   * `{"role":"PILOT","revokedAt":null}`. Fails with INVALID_FILTER.
+   *
+   * @generated from field: string filter = 5;
+   */
+  filter: string;
+
+  /**
+   * Only these fields of each key; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 6;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -146,6 +178,13 @@ export declare type ListApiKeysResponse = Message<"portolan.identity.v1.ListApiK
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
+
+  /**
+   * Where the page stands, if the request gave a page number.
+   *
+   * @generated from field: portolan.common.v1.PageInfo page_info = 3;
+   */
+  pageInfo?: PageInfo | undefined;
 };
 
 /**
@@ -166,6 +205,13 @@ export declare type RevokeApiKeyRequest = Message<"portolan.identity.v1.RevokeAp
    * @generated from field: string id = 1;
    */
   id: string;
+
+  /**
+   * The `etag` that was read; empty means whatever is there. Another fails with ETAG_MISMATCH.
+   *
+   * @generated from field: string etag = 2;
+   */
+  etag: string;
 };
 
 /**
@@ -344,7 +390,7 @@ export declare const ApiKeyService: GenService<{
     output: typeof CreateApiKeyResponseSchema;
   },
   /**
-   * Lists keys, newest first, revoked ones included.
+   * Lists keys, revoked ones included, newest first unless `sort` says otherwise.
    *
    * @generated from rpc portolan.identity.v1.ApiKeyService.ListApiKeys
    */
@@ -355,7 +401,7 @@ export declare const ApiKeyService: GenService<{
   },
   /**
    * Revokes a key at once, with every token issued for it; live streams of its holder end with
-   * INVALID_TOKEN. Revoking again changes nothing.
+   * INVALID_TOKEN. Revoking again changes nothing. Fails with API_KEY_NOT_FOUND or ETAG_MISMATCH.
    *
    * @generated from rpc portolan.identity.v1.ApiKeyService.RevokeApiKey
    */

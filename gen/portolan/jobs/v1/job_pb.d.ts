@@ -220,7 +220,7 @@ export declare type Job = Message<"portolan.jobs.v1.Job"> & {
   queueTimeout?: Duration | undefined;
 
   /**
-   * Version of the job, changed by every update; send it back to update only what was read.
+   * Version of the job, changed by every update; send it back to change only what was read.
    *
    * @generated from field: string etag = 24;
    */

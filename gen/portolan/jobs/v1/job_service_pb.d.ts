@@ -4,10 +4,11 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { JsonObject, Message } from "@bufbuild/protobuf";
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { ActionOnArrival, Job } from "./job_pb.js";
 import type { GeoPoint } from "../../common/v1/geo_pb.js";
 import type { JobState, TrackUpdateSchema } from "../../common/v1/track_pb.js";
+import type { PageInfo } from "../../common/v1/page_pb.js";
 
 /**
  * Describes the file portolan/jobs/v1/job_service.proto.
@@ -180,6 +181,37 @@ export declare type ListJobsRequest = Message<"portolan.jobs.v1.ListJobsRequest"
    * @generated from field: string device_group_id = 4;
    */
   deviceGroupId: string;
+
+  /**
+   * Number of the page, from 1 to 10000, instead of `page_token`; 0 means by token. The response
+   * then has `page_info` with totals.
+   *
+   * @generated from field: int32 page = 5;
+   */
+  page: number;
+
+  /**
+   * Order: field names separated by commas, `-` before one for descending, for example
+   * `-priority,created_at`; up to 4 fields and 200 characters. Fails with INVALID_SORT.
+   *
+   * @generated from field: string sort = 6;
+   */
+  sort: string;
+
+  /**
+   * Only jobs that this JSON expression holds for, up to 4096 characters, for example
+   * `{"status":"QUEUED","priority":{"gte":5}}`. Fails with INVALID_FILTER.
+   *
+   * @generated from field: string filter = 7;
+   */
+  filter: string;
+
+  /**
+   * Only these fields of each job; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 8;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -195,7 +227,7 @@ export declare const ListJobsRequestSchema: GenMessage<ListJobsRequest>;
  */
 export declare type ListJobsResponse = Message<"portolan.jobs.v1.ListJobsResponse"> & {
   /**
-   * The jobs, newest first.
+   * The jobs, in the order asked for.
    *
    * @generated from field: repeated portolan.jobs.v1.Job jobs = 1;
    */
@@ -214,6 +246,13 @@ export declare type ListJobsResponse = Message<"portolan.jobs.v1.ListJobsRespons
    * @generated from field: string next_page_token = 3;
    */
   nextPageToken: string;
+
+  /**
+   * Where the page stands, if the request gave a page number.
+   *
+   * @generated from field: portolan.common.v1.PageInfo page_info = 4;
+   */
+  pageInfo?: PageInfo | undefined;
 };
 
 /**
@@ -234,6 +273,13 @@ export declare type GetJobRequest = Message<"portolan.jobs.v1.GetJobRequest"> & 
    * @generated from field: string job_id = 1;
    */
   jobId: string;
+
+  /**
+   * Only these fields of the job; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 2;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -304,7 +350,7 @@ export declare type UpdateJobRequest = Message<"portolan.jobs.v1.UpdateJobReques
   metadata?: JsonObject | undefined;
 
   /**
-   * The `etag` that was read; empty means update whatever is there.
+   * The `etag` that was read; empty means whatever is there. Another fails with ETAG_MISMATCH.
    *
    * @generated from field: string etag = 6;
    */
@@ -349,6 +395,13 @@ export declare type DeleteJobRequest = Message<"portolan.jobs.v1.DeleteJobReques
    * @generated from field: string job_id = 1;
    */
   jobId: string;
+
+  /**
+   * The `etag` that was read; empty means whatever is there. Another fails with ETAG_MISMATCH.
+   *
+   * @generated from field: string etag = 2;
+   */
+  etag: string;
 };
 
 /**
@@ -396,6 +449,13 @@ export declare type CancelJobRequest = Message<"portolan.jobs.v1.CancelJobReques
    * @generated from field: string reason = 2;
    */
   reason: string;
+
+  /**
+   * The `etag` that was read; empty means whatever is there. Another fails with ETAG_MISMATCH.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
 };
 
 /**
@@ -470,7 +530,7 @@ export declare const JobService: GenService<{
     output: typeof CreateJobResponseSchema;
   },
   /**
-   * Lists jobs, newest first.
+   * Lists jobs, newest first unless `sort` says otherwise.
    *
    * @generated from rpc portolan.jobs.v1.JobService.ListJobs
    */
@@ -492,7 +552,7 @@ export declare const JobService: GenService<{
   /**
    * Changes name, description, priority or metadata of a job that has not ended. Fields that are
    * not set stay. Fails with JOB_NOT_FOUND, ILLEGAL_JOB_STATE or, if `etag` is set and old, with
-   * CONCURRENT_UPDATE.
+   * ETAG_MISMATCH.
    *
    * @generated from rpc portolan.jobs.v1.JobService.UpdateJob
    */
@@ -503,7 +563,8 @@ export declare const JobService: GenService<{
   },
   /**
    * Deletes a job that is not running; one that waits is cancelled first. Fails with JOB_NOT_FOUND,
-   * or with ILLEGAL_JOB_STATE if the job runs or a device has taken it: cancel it first.
+   * ETAG_MISMATCH, or with ILLEGAL_JOB_STATE if the job runs or a device has taken it: cancel it
+   * first.
    *
    * @generated from rpc portolan.jobs.v1.JobService.DeleteJob
    */
@@ -515,7 +576,7 @@ export declare const JobService: GenService<{
   /**
    * Cancels a job. One that waits is CANCELLED at once. A running one is CANCELLED when its device
    * confirms, or after 15 seconds; until then it stays INPROGRESS with `cancel_requested_at`
-   * set. Fails with JOB_NOT_FOUND or JOB_NOT_CANCELLABLE.
+   * set. Fails with JOB_NOT_FOUND, JOB_NOT_CANCELLABLE or ETAG_MISMATCH.
    *
    * @generated from rpc portolan.jobs.v1.JobService.CancelJob
    */

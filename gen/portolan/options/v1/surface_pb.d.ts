@@ -4,7 +4,7 @@
 
 import type { GenEnum, GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { EnumValueOptions, ServiceOptions } from "@bufbuild/protobuf/wkt";
+import type { EnumOptions, EnumValueOptions, ServiceOptions } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file portolan/options/v1/surface.proto.
@@ -232,4 +232,12 @@ export declare const style: GenExtension<EnumValueOptions, SurfaceStyle>;
  * @generated from extension: portolan.options.v1.Surface surface = 50101;
  */
 export declare const surface: GenExtension<ServiceOptions, Surface>;
+
+/**
+ * The spelling of this enum's values in every dialect, where a document wants another than its
+ * surface's.
+ *
+ * @generated from extension: portolan.options.v1.EnumStyle rest_style = 50104;
+ */
+export declare const rest_style: GenExtension<EnumOptions, EnumStyle>;
 

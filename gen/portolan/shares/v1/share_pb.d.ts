@@ -111,6 +111,13 @@ export declare type Share = Message<"portolan.shares.v1.Share"> & {
    * @generated from field: int32 total_viewer_count = 13;
    */
   totalViewerCount: number;
+
+  /**
+   * Version of the share; send it back to revoke only what was read. Its viewers are no part of it.
+   *
+   * @generated from field: string etag = 14;
+   */
+  etag: string;
 };
 
 /**

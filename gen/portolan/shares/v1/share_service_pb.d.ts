@@ -6,6 +6,8 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Share, ShareSession, ShareType } from "./share_pb.js";
 import type { Role } from "../../options/v1/policy_pb.js";
+import type { FieldMask } from "@bufbuild/protobuf/wkt";
+import type { PageInfo } from "../../common/v1/page_pb.js";
 import type { TrackUpdateSchema } from "../../common/v1/track_pb.js";
 
 /**
@@ -145,6 +147,37 @@ export declare type ListSharesRequest = Message<"portolan.shares.v1.ListSharesRe
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
+
+  /**
+   * Number of the page, from 1 to 10000, instead of `page_token`; 0 means by token. The response
+   * then has `page_info` with totals.
+   *
+   * @generated from field: int32 page = 3;
+   */
+  page: number;
+
+  /**
+   * Order: field names separated by commas, `-` before one for descending, for example
+   * `expires_at`; up to 4 fields and 200 characters. Fails with INVALID_SORT.
+   *
+   * @generated from field: string sort = 4;
+   */
+  sort: string;
+
+  /**
+   * Only shares that this JSON expression holds for, up to 4096 characters, for example
+   * `{"resourceId":"dock-1"}`. Fails with INVALID_FILTER.
+   *
+   * @generated from field: string filter = 5;
+   */
+  filter: string;
+
+  /**
+   * Only these fields of each share; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 6;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -179,6 +212,13 @@ export declare type ListSharesResponse = Message<"portolan.shares.v1.ListSharesR
    * @generated from field: string next_page_token = 3;
    */
   nextPageToken: string;
+
+  /**
+   * Where the page stands, if the request gave a page number.
+   *
+   * @generated from field: portolan.common.v1.PageInfo page_info = 4;
+   */
+  pageInfo?: PageInfo | undefined;
 };
 
 /**
@@ -199,6 +239,13 @@ export declare type GetShareRequest = Message<"portolan.shares.v1.GetShareReques
    * @generated from field: string share_code = 1;
    */
   shareCode: string;
+
+  /**
+   * Only these fields of the share; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 2;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -239,6 +286,13 @@ export declare type RevokeShareRequest = Message<"portolan.shares.v1.RevokeShare
    * @generated from field: string share_code = 1;
    */
   shareCode: string;
+
+  /**
+   * The `etag` that was read; empty means whatever is there. Another fails with ETAG_MISMATCH.
+   *
+   * @generated from field: string etag = 2;
+   */
+  etag: string;
 };
 
 /**
@@ -340,6 +394,37 @@ export declare type ListShareSessionsRequest = Message<"portolan.shares.v1.ListS
    * @generated from field: string page_token = 3;
    */
   pageToken: string;
+
+  /**
+   * Number of the page, from 1 to 10000, instead of `page_token`; 0 means by token. The response
+   * then has `page_info` with totals.
+   *
+   * @generated from field: int32 page = 4;
+   */
+  page: number;
+
+  /**
+   * Order: field names separated by commas, `-` before one for descending, for example
+   * `-ended_at`; up to 4 fields and 200 characters. Fails with INVALID_SORT.
+   *
+   * @generated from field: string sort = 5;
+   */
+  sort: string;
+
+  /**
+   * Only sessions that this JSON expression holds for, up to 4096 characters, for example
+   * `{"endedAt":null}`. Fails with INVALID_FILTER.
+   *
+   * @generated from field: string filter = 6;
+   */
+  filter: string;
+
+  /**
+   * Only these fields of each session; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 7;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -374,6 +459,13 @@ export declare type ListShareSessionsResponse = Message<"portolan.shares.v1.List
    * @generated from field: string next_page_token = 3;
    */
   nextPageToken: string;
+
+  /**
+   * Where the page stands, if the request gave a page number.
+   *
+   * @generated from field: portolan.common.v1.PageInfo page_info = 4;
+   */
+  pageInfo?: PageInfo | undefined;
 };
 
 /**
@@ -481,7 +573,7 @@ export declare const ShareService: GenService<{
     output: typeof CreateShareResponseSchema;
   },
   /**
-   * Lists shares that work, newest first.
+   * Lists shares that work, newest first unless `sort` says otherwise.
    *
    * @generated from rpc portolan.shares.v1.ShareService.ListShares
    */
@@ -502,7 +594,7 @@ export declare const ShareService: GenService<{
   },
   /**
    * Revokes a share; every live connection to it ends within a second. Fails with
-   * SHARE_NOT_FOUND.
+   * SHARE_NOT_FOUND or ETAG_MISMATCH.
    *
    * @generated from rpc portolan.shares.v1.ShareService.RevokeShare
    */
@@ -523,7 +615,8 @@ export declare const ShareService: GenService<{
     output: typeof ListShareResourcesResponseSchema;
   },
   /**
-   * Lists the sessions of a share, newest first. Fails with SHARE_NOT_FOUND.
+   * Lists the sessions of a share, newest first unless `sort` says otherwise. Fails with
+   * SHARE_NOT_FOUND.
    *
    * @generated from rpc portolan.shares.v1.ShareService.ListShareSessions
    */

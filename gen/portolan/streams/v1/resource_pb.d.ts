@@ -131,6 +131,14 @@ export declare type Resource = Message<"portolan.streams.v1.Resource"> & {
    * @generated from field: google.protobuf.Timestamp updated_at = 9;
    */
   updatedAt?: Timestamp | undefined;
+
+  /**
+   * Version of what was registered, changed by every update; send it back to change only what was
+   * read. Whether devices are heard is no part of it.
+   *
+   * @generated from field: string etag = 10;
+   */
+  etag: string;
 };
 
 /**

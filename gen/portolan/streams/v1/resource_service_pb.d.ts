@@ -4,7 +4,9 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { FieldMask } from "@bufbuild/protobuf/wkt";
 import type { Device, Resource } from "./resource_pb.js";
+import type { PageInfo } from "../../common/v1/page_pb.js";
 import type { GeoPoint } from "../../common/v1/geo_pb.js";
 import type { TrackUpdateSchema } from "../../common/v1/track_pb.js";
 
@@ -32,6 +34,37 @@ export declare type ListResourcesRequest = Message<"portolan.streams.v1.ListReso
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
+
+  /**
+   * Number of the page, from 1 to 10000, instead of `page_token`; 0 means by token. The response
+   * then has `page_info` with totals.
+   *
+   * @generated from field: int32 page = 3;
+   */
+  page: number;
+
+  /**
+   * Order: field names separated by commas, `-` before one for descending, for example
+   * `-created_at`; up to 4 fields and 200 characters. Fails with INVALID_SORT.
+   *
+   * @generated from field: string sort = 4;
+   */
+  sort: string;
+
+  /**
+   * Only device groups that this JSON expression holds for, up to 4096 characters, for example
+   * `{"name":{"prefix":"Dock"}}`. Fails with INVALID_FILTER.
+   *
+   * @generated from field: string filter = 5;
+   */
+  filter: string;
+
+  /**
+   * Only these fields of each device group; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 6;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -66,6 +99,13 @@ export declare type ListResourcesResponse = Message<"portolan.streams.v1.ListRes
    * @generated from field: string next_page_token = 3;
    */
   nextPageToken: string;
+
+  /**
+   * Where the page stands, if the request gave a page number.
+   *
+   * @generated from field: portolan.common.v1.PageInfo page_info = 4;
+   */
+  pageInfo?: PageInfo | undefined;
 };
 
 /**
@@ -86,6 +126,13 @@ export declare type GetResourceRequest = Message<"portolan.streams.v1.GetResourc
    * @generated from field: string device_group_id = 1;
    */
   deviceGroupId: string;
+
+  /**
+   * Only these fields of the device group; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 2;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -231,6 +278,13 @@ export declare type UpdateResourceRequest = Message<"portolan.streams.v1.UpdateR
    * @generated from field: portolan.common.v1.GeoPoint home = 5;
    */
   home?: GeoPoint | undefined;
+
+  /**
+   * The `etag` that was read; empty means whatever is there. Another fails with ETAG_MISMATCH.
+   *
+   * @generated from field: string etag = 6;
+   */
+  etag: string;
 };
 
 /**
@@ -271,6 +325,13 @@ export declare type DeleteResourceRequest = Message<"portolan.streams.v1.DeleteR
    * @generated from field: string device_group_id = 1;
    */
   deviceGroupId: string;
+
+  /**
+   * The `etag` that was read; empty means whatever is there. Another fails with ETAG_MISMATCH.
+   *
+   * @generated from field: string etag = 2;
+   */
+  etag: string;
 };
 
 /**
@@ -333,7 +394,7 @@ export declare const TrackResourceRequestSchema: GenMessage<TrackResourceRequest
  */
 export declare const ResourceService: GenService<{
   /**
-   * Lists device groups by id.
+   * Lists device groups, by id unless `sort` says otherwise.
    *
    * @generated from rpc portolan.streams.v1.ResourceService.ListResources
    */
@@ -364,7 +425,7 @@ export declare const ResourceService: GenService<{
   },
   /**
    * Changes name, description, home or devices. Fields that are not set stay; `devices`, if any,
-   * replace the present ones. Fails with DEVICE_GROUP_NOT_FOUND or RESOURCE_EXISTS.
+   * replace the present ones. Fails with DEVICE_GROUP_NOT_FOUND, RESOURCE_EXISTS or ETAG_MISMATCH.
    *
    * @generated from rpc portolan.streams.v1.ResourceService.UpdateResource
    */
@@ -375,7 +436,7 @@ export declare const ResourceService: GenService<{
   },
   /**
    * Deletes a device group with its history; those who follow it get a final message. Fails with
-   * DEVICE_GROUP_NOT_FOUND, or RESOURCE_BUSY while it has jobs that have not ended.
+   * DEVICE_GROUP_NOT_FOUND, ETAG_MISMATCH, or RESOURCE_BUSY while it has jobs that have not ended.
    *
    * @generated from rpc portolan.streams.v1.ResourceService.DeleteResource
    */

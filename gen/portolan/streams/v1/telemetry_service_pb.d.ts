@@ -5,7 +5,8 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { RecordedSample, TelemetrySample } from "./telemetry_pb.js";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { PageInfo } from "../../common/v1/page_pb.js";
 import type { TrackUpdateSchema } from "../../common/v1/track_pb.js";
 
 /**
@@ -161,6 +162,37 @@ export declare type ListSamplesRequest = Message<"portolan.streams.v1.ListSample
    * @generated from field: string page_token = 6;
    */
   pageToken: string;
+
+  /**
+   * Number of the page, from 1 to 10000, instead of `page_token`; 0 means by token. The response
+   * then has `page_info` with totals.
+   *
+   * @generated from field: int32 page = 7;
+   */
+  page: number;
+
+  /**
+   * Order: field names separated by commas, `-` before one for descending, for example
+   * `-sequence`; up to 4 fields and 200 characters. Fails with INVALID_SORT.
+   *
+   * @generated from field: string sort = 8;
+   */
+  sort: string;
+
+  /**
+   * Only samples that this JSON expression holds for, up to 4096 characters, for example
+   * `{"sequence":{"gt":1700000000000000}}`. Fails with INVALID_FILTER.
+   *
+   * @generated from field: string filter = 9;
+   */
+  filter: string;
+
+  /**
+   * Only these fields of each recorded sample; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 10;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -195,6 +227,13 @@ export declare type ListSamplesResponse = Message<"portolan.streams.v1.ListSampl
    * @generated from field: string next_page_token = 3;
    */
   nextPageToken: string;
+
+  /**
+   * Where the page stands, if the request gave a page number.
+   *
+   * @generated from field: portolan.common.v1.PageInfo page_info = 4;
+   */
+  pageInfo?: PageInfo | undefined;
 };
 
 /**
@@ -281,7 +320,7 @@ export declare const TelemetryService: GenService<{
     output: typeof PublishSampleResponseSchema;
   },
   /**
-   * Lists recorded samples of a device group, oldest first.
+   * Lists recorded samples of a device group, oldest first unless `sort` says otherwise.
    *
    * @generated from rpc portolan.streams.v1.TelemetryService.ListSamples
    */
