@@ -38,9 +38,11 @@ export {
   refusalError,
   statusJson,
 } from "./errors.ts";
+export { enumOf, isHttpBody, isLeaf, isWellKnown } from "./fields.ts";
 export { type Rendered, type RenderOptions, render } from "./render.ts";
-export { type Rule, rulesOf } from "./rules.ts";
+export { type Rule, rulesOf, variableFields } from "./rules.ts";
 export { Spelling } from "./spelling.ts";
+export { streamContentTypes } from "./stream.ts";
 export { parseTemplate, type Template } from "./template.ts";
 
 /** One method ready to be called. */

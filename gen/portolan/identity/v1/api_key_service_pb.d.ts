@@ -337,7 +337,7 @@ export declare const ApiKeyService: GenService<{
   },
   /**
    * Revokes a key at once, with every token issued for it; live streams of its holder end with
-   * INVALID_TOKEN. Revoking again changes nothing.
+   * INVALID_TOKEN. Revoking again changes nothing. Fails with API_KEY_NOT_FOUND.
    *
    * @generated from rpc portolan.identity.v1.ApiKeyService.RevokeApiKey
    */
@@ -348,7 +348,8 @@ export declare const ApiKeyService: GenService<{
   },
   /**
    * Tells how much a key was used: since it was made, and in the last days by day and by RPC.
-   * Usage is kept for 90 days and counts calls whose credentials held, by key or by token.
+   * Usage is kept for 90 days and counts calls whose credentials held, by key or by token. Fails
+   * with API_KEY_NOT_FOUND.
    *
    * @generated from rpc portolan.identity.v1.ApiKeyService.GetApiKeyUsage
    */

@@ -1,0 +1,375 @@
+import { create, type DescMethod, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
+import { Access, PolicySchema, Role, RoleSchema } from "#gen/portolan/options/v1/policy_pb.js";
+import { policyOf } from "../gate/policy.ts";
+import { idempotencyHeader, replayedHeader } from "../gate/replay.ts";
+import { isHttpBody, type Rule, rulesOf, streamContentTypes } from "../rest/index.ts";
+import { dialectOf } from "../surfaces.ts";
+import type { Contract } from "./contract.ts";
+import { asksForKey, type DocumentedError, errorExample, errorSchema, errorsOf } from "./errors.ts";
+import { requestExample, responseExample } from "./examples.ts";
+import { frozen, inferSchema, isObject } from "./infer.ts";
+import { openApiPath, parametersOf, variablesOf } from "./parameters.ts";
+import { Schemas, sentences } from "./schemas.ts";
+import { createSurfaces, type DocumentedSurface } from "./surface.ts";
+
+/** What package.json says of the whole. */
+export interface About {
+  readonly version: string;
+  readonly description: string;
+  readonly license: string;
+}
+
+/** Where a document says the server is until one serves it under an origin of its own. */
+export const defaultOrigin = "http://127.0.0.1:8080";
+
+const JSON_TYPE = "application/json";
+const LINES_TYPE = "application/x-ndjson";
+
+const introduction =
+  `Every path here is a binding of an RPC of the same name, which gRPC, gRPC-Web and Connect serve
+on the same port. An API key or an access token goes into \`Authorization: Bearer\`, an API key also into \`x-api-key\`.
+Every response carries \`x-request-id\`. JSON is proto3 JSON: 64-bit numbers are strings, times are RFC 3339, durations
+are seconds such as \`3.5s\`, and what is unset is left out. Fields and query parameters that are not in the contract
+are refused by name.`.replaceAll("\n", " ");
+
+/** The name of the document of everything. */
+export const wholeName = "portolan";
+
+/** The OpenAPI 3.1 documents of a contract by name: of everything, and of each surface. */
+export function openApiDocuments(contract: Contract, about: About): Map<string, JsonObject> {
+  const whole = new OpenApi(contract);
+  const documents = new Map<string, JsonObject>();
+  documents.set(wholeName, whole.document(about, undefined));
+  for (const surface of whole.surfaces) documents.set(surface.name, whole.document(about, surface));
+  return documents;
+}
+
+interface Operation {
+  readonly path: string;
+  readonly httpMethod: string;
+  readonly surface: DocumentedSurface;
+  readonly tag: string;
+  readonly json: JsonObject;
+}
+
+class OpenApi {
+  readonly #contract: Contract;
+  readonly #schemas: Schemas;
+  readonly #operations: Operation[] = [];
+  readonly #tags = new Map<string, JsonObject>();
+  readonly #examples = new Map<string, JsonObject>();
+  readonly #errorSchemas = new Map<string, JsonObject>();
+  readonly #components: JsonObject;
+  readonly surfaces = new Set<DocumentedSurface>();
+
+  constructor(contract: Contract) {
+    this.#contract = contract;
+    this.#schemas = new Schemas(contract);
+    const surfaceOf = createSurfaces(contract);
+    for (const service of contract.services) {
+      for (const method of service.methods) {
+        for (const [index, rule] of rulesOf(method).entries()) this.#add(rule, index, surfaceOf(method));
+      }
+    }
+    const schemas = this.#schemas.finish();
+    this.#components = {
+      schemas: sorted({ ...schemas, ...Object.fromEntries(this.#errorSchemas) }),
+      examples: sorted(Object.fromEntries(this.#examples)),
+      headers: headers(),
+      securitySchemes: securitySchemes(),
+    };
+  }
+
+  /** The document of one surface, or of all. */
+  document(about: About, only: DocumentedSurface | undefined): JsonObject {
+    const operations = this.#operations.filter(({ surface }) => !only || surface === only);
+    const paths: JsonObject = {};
+    for (const { path, httpMethod, json } of operations) {
+      paths[path] = { ...(paths[path] as JsonObject | undefined), [httpMethod]: json };
+    }
+    const used = new Set(operations.map(({ tag }) => tag));
+    return {
+      openapi: "3.1.0",
+      info: {
+        title: only ? `Portolan: ${only.name}` : "Portolan",
+        version: about.version,
+        summary: about.description,
+        description: sentences([only?.description, introduction]),
+        license: { name: about.license, identifier: about.license },
+      },
+      servers: [{ url: defaultOrigin }],
+      tags: [...this.#tags].filter(([name]) => used.has(name)).map(([, tag]) => tag),
+      paths: sorted(paths),
+      components: reachable(paths, this.#components),
+    };
+  }
+
+  #add(rule: Rule, index: number, surface: DocumentedSurface): void {
+    const { method, httpMethod } = rule;
+    const service = method.parent;
+    // OpenAPI has no place for methods of its own making.
+    if (!["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"].includes(httpMethod)) return;
+    this.surfaces.add(surface);
+    const tag = service.name;
+    if (!this.#tags.has(tag)) {
+      this.#tags.set(tag, { name: tag, description: this.#contract.comment(service) });
+    }
+    this.#operations.push({
+      path: openApiPath(rule, surface),
+      httpMethod: httpMethod.toLowerCase(),
+      surface,
+      tag,
+      json: this.#operation(rule, index, surface),
+    });
+  }
+
+  #operation(rule: Rule, index: number, surface: DocumentedSurface): JsonObject {
+    const { method } = rule;
+    const comment = this.#contract.comment(method);
+    const policy = policyOf(method);
+    const parameters = parametersOf(rule, surface, this.#schemas);
+    if (policy.idempotencyKey) {
+      parameters.push({
+        name: idempotencyHeader,
+        in: "header",
+        description: "For 24 hours the same key with the same request gets the first response again.",
+        schema: { type: "string", maxLength: 128 },
+      });
+    }
+    const body = this.#requestBody(rule, surface);
+    return {
+      operationId: `${method.parent.name}_${method.name}${index === 0 ? "" : index + 1}`,
+      tags: [method.parent.name],
+      summary: firstSentence(comment),
+      description: sentences([comment, accessText(method), isStream(method) && streamText]),
+      ...(method.proto.options?.deprecated && { deprecated: true }),
+      security: security(method, this.#contract),
+      ...(parameters.length > 0 && { parameters }),
+      ...(body && { requestBody: body }),
+      responses: this.#responses(rule, surface),
+      "x-rpc": `${method.parent.typeName}/${method.name}`,
+      "x-policy": toJson(PolicySchema, policy),
+    };
+  }
+
+  #requestBody(rule: Rule, surface: DocumentedSurface): JsonObject | undefined {
+    const { body, method } = rule;
+    if (!body) return undefined;
+    const bound = variablesOf(rule).map(({ field }) => field);
+    const isWhole = body === "*";
+    const desc = isWhole ? method.input : body.message;
+    if (isHttpBody(desc)) return { content: { "*/*": { schema: {} } }, required: true };
+    const schema = isWhole
+      ? this.#schemas.ref(method.input, "input", surface, { omit: bound })
+      : this.#schemas.field(body, "input", surface);
+    const whole = requestExample(method.input, this.#schemas, surface, bound);
+    const example = isWhole ? whole : whole[surface.spelling.outputName(body)];
+    const required = [...this.#schemas.required(method.input)].filter((name) => !bound.includes(name));
+    const needed = isWhole ? required.length > 0 : required.includes(body.name);
+    const content: JsonObject = { schema, ...(example !== undefined && { example }) };
+    const isStreamIn = method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming";
+    return {
+      content: isStreamIn
+        ? { [LINES_TYPE]: content, [JSON_TYPE]: { schema: { type: "array", items: schema } } }
+        : { [JSON_TYPE]: content },
+      ...(needed && { required: true }),
+    };
+  }
+
+  #responses(rule: Rule, surface: DocumentedSurface): JsonObject {
+    const { method } = rule;
+    const { successStatus = 200 } = dialectOf(method);
+    const errors = errorsOf(rule, surface, this.#contract);
+    return {
+      [successStatus]: {
+        description: this.#contract.comment(method.output) || "Success.",
+        headers: {
+          "x-request-id": { $ref: "#/components/headers/RequestId" },
+          ...(policyOf(method).idempotencyKey && {
+            [replayedHeader]: { $ref: "#/components/headers/IdempotencyReplayed" },
+          }),
+        },
+        ...(successStatus !== 204 && { content: this.#successContent(rule, surface) }),
+      },
+      ...Object.fromEntries(
+        [...Map.groupBy(errors, ({ status }) => status)].map(([status, group]) => [
+          status,
+          this.#errorResponse(group, surface),
+        ]),
+      ),
+    };
+  }
+
+  #successContent({ method, responseBody }: Rule, surface: DocumentedSurface): JsonObject {
+    const { output } = method;
+    const { spelling } = surface;
+    if (isHttpBody(responseBody?.message ?? output)) return { "*/*": { schema: {} } };
+    const message = responseExample(output);
+    const example = frozen(
+      responseBody ? spelling.writeField(output, message, responseBody) : spelling.write(output, message),
+    );
+    const schema = (extra = {}) =>
+      responseBody && !(responseBody.fieldKind === "message" && Object.keys(extra).length > 0)
+        ? this.#schemas.field(responseBody, "output", surface)
+        : this.#schemas.ref(responseBody?.message ?? output, "output", surface, { extra });
+    if (isStream(method)) {
+      const contents = streamContentTypes.map((type): [string, JsonObject] => [
+        type,
+        type === JSON_TYPE
+          ? { schema: { type: "array", items: schema() }, example: [example] }
+          : { schema: schema(), ...(type === LINES_TYPE && { example }) },
+      ]);
+      return Object.fromEntries(contents);
+    }
+    const { envelope } = spelling.dialect;
+    if (!envelope) return { [JSON_TYPE]: { schema: schema(), example } };
+    const wrap = (body: JsonValue) => envelope.call(spelling.dialect, body, create(output), method);
+    const wrapped = frozen(envelope.call(spelling.dialect, example, message, method));
+    return { [JSON_TYPE]: { schema: envelopeSchema(wrap({ [HOLE]: true }), schema), example: wrapped } };
+  }
+
+  #errorResponse(errors: readonly DocumentedError[], surface: DocumentedSurface): JsonObject {
+    const schemaName = `${surface.prefix}Error`;
+    if (!this.#errorSchemas.has(schemaName)) {
+      const schema = { description: `Errors of the surface \`${surface.name}\`.`, ...errorSchema(surface) };
+      this.#errorSchemas.set(schemaName, schema);
+    }
+    const examples = errors.map(({ reason, comment }) => {
+      const name = `${surface.prefix}_${reason}`;
+      const example = { summary: comment, value: errorExample(reason, surface) };
+      if (!this.#examples.has(name)) this.#examples.set(name, example);
+      return [reason, { $ref: `#/components/examples/${name}` }] as const;
+    });
+    return {
+      description: errors.map(({ reason, comment }) => `- \`${reason}\`: ${comment}`).join("\n"),
+      content: {
+        [JSON_TYPE]: {
+          schema: { $ref: `#/components/schemas/${schemaName}` },
+          examples: Object.fromEntries(examples),
+        },
+      },
+    };
+  }
+}
+
+/** Stands for the body in what an envelope makes of it. */
+const HOLE = "\0body";
+
+/** The schema of an envelope, found by what it makes of a hole: filled by the schema of the body. */
+function envelopeSchema(
+  probe: JsonValue,
+  body: (extra?: Record<string, JsonObject>) => JsonObject,
+): JsonObject {
+  if (!isObject(probe)) return body();
+  const others = Object.entries(probe).filter(([name]) => name !== HOLE);
+  if (HOLE in probe) {
+    return body(Object.fromEntries(others.map(([name, value]) => [name, inferSchema([value])])));
+  }
+  const properties = others.map(([name, value]) => [
+    name,
+    isObject(value) && HOLE in value ? envelopeSchema(value, body) : inferSchema([value]),
+  ]);
+  return {
+    type: "object",
+    properties: Object.fromEntries(properties),
+    required: others.map(([name]) => name),
+  };
+}
+
+const isStream = ({ methodKind }: DescMethod) =>
+  methodKind === "server_streaming" || methodKind === "bidi_streaming";
+
+const streamText =
+  "The response is a stream: lines of JSON unless the Accept header asks for server-sent events or for one " +
+  'array. An error after the first message ends it: as a last line `{"error": …}`, or as an event `error`. ' +
+  "Server-sent events end with an event `end`. A browser's EventSource, which cannot set headers, gives its " +
+  "credential in the query as `token`.";
+
+/** Who may call, in words. */
+function accessText(method: DescMethod): string {
+  const { access, permission, roles, rateCost } = policyOf(method);
+  const holders = [...roles, Role.ADMIN].map((role) => `\`${RoleSchema.value[role]?.localName}\``).join(", ");
+  const needs = `the permission \`${permission}\` (roles ${holders})`;
+  const cost = rateCost > 1 ? ` A call counts as ${rateCost} against the rate limit.` : "";
+  switch (access) {
+    case Access.PUBLIC:
+      return `Needs no permission.${cost}`;
+    case Access.SHARE:
+      return `Needs a share code, or ${needs}.${cost}`;
+    default:
+      return `Needs ${needs}.${cost}`;
+  }
+}
+
+function security(method: DescMethod, contract: Contract): JsonObject[] {
+  const { access } = policyOf(method);
+  if (access === Access.PUBLIC) return asksForKey(method, contract) ? [{ apiKey: [] }] : [];
+  return [
+    { apiKey: [] },
+    { bearer: [] },
+    ...(isStream(method) ? [{ token: [] }] : []),
+    ...(access === Access.SHARE ? [{}] : []),
+  ];
+}
+
+const securitySchemes = (): JsonObject => ({
+  apiKey: { type: "apiKey", in: "header", name: "x-api-key", description: "An API key, `sk_…`." },
+  bearer: {
+    type: "http",
+    scheme: "bearer",
+    bearerFormat: "JWT",
+    description: "An access token of `POST /v3/auth/token`, or an API key.",
+  },
+  token: {
+    type: "apiKey",
+    in: "query",
+    name: "token",
+    description: "An access token or an API key; streams only.",
+  },
+});
+
+const headers = (): JsonObject => ({
+  RequestId: { description: "Id of the request, as in the server's log.", schema: { type: "string" } },
+  IdempotencyReplayed: {
+    description: "`true` on a response that was given before under the same key.",
+    schema: { type: "string", const: "true" },
+  },
+});
+
+function firstSentence(comment: string): string {
+  const [sentence = ""] = /^.*?[.:](?=\s|$)/s.exec(comment) ?? [comment];
+  return sentence.replace(/[.:]$/, "");
+}
+
+/** The components that paths refer to, and those that these refer to in turn. */
+function reachable(paths: JsonObject, components: JsonObject): JsonObject {
+  const wanted = new Set<string>();
+  const visit = (json: JsonValue): void => {
+    if (Array.isArray(json)) for (const each of json) visit(each);
+    else if (isObject(json)) {
+      for (const [name, value] of Object.entries(json)) {
+        if (name === "$ref" && typeof value === "string") add(value);
+        else visit(value);
+      }
+    }
+  };
+  const add = (pointer: string): void => {
+    if (wanted.has(pointer)) return;
+    wanted.add(pointer);
+    const [, , section = "", name = ""] = pointer.split("/");
+    visit((components[section] as JsonObject)[name] as JsonValue);
+  };
+  visit(paths);
+  const sections = Object.entries(components).map(([section, all]) => [
+    section,
+    section === "securitySchemes"
+      ? all
+      : Object.fromEntries(
+          Object.entries(all as JsonObject).filter(([name]) => wanted.has(`#/components/${section}/${name}`)),
+        ),
+  ]);
+  return Object.fromEntries(sections);
+}
+
+const sorted = (json: JsonObject): JsonObject =>
+  Object.fromEntries(Object.entries(json).sort(([a], [b]) => (a < b ? -1 : 1)));
