@@ -29,6 +29,7 @@ import { createStreams } from "#services/streams/index.ts";
 import { openAdminKey } from "./admin-key.ts";
 import { createCallContexts, requestIdOf } from "./call-context.ts";
 import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
+import { createDocuments, type Documents } from "./docs/serve.ts";
 import { createGate } from "./gate/gate.ts";
 import { permissionsByRole } from "./gate/policy.ts";
 import { createHealth } from "./health.ts";
@@ -50,6 +51,8 @@ export interface Server {
   readonly kernel: Kernel;
   /** The administrator's key, see openAdminKey. */
   readonly adminKey: string | undefined;
+  /** The documents of the contract and the API explorer. */
+  readonly documents: Documents;
   /** Stops taking calls, ends streams cleanly, lets calls in flight finish, and closes the store. */
   stop(): Promise<void>;
 }
@@ -127,6 +130,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     },
   });
 
+  const documents = createDocuments();
   let ready = false;
   const probes: Record<string, () => number> = {
     "/healthz": () => 200,
@@ -138,6 +142,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     response.setHeader("x-request-id", requestIdOf(request));
     const probe = probes[path];
     if (probe) return answerProbe(response, probe());
+    if (documents.serve(request, response)) return;
     if (connect(request, response)) return;
     if (await rest.handle(request, response)) return;
     rest.notFound(request, response);
@@ -169,6 +174,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     url,
     kernel,
     adminKey,
+    documents,
     async stop() {
       ready = false;
       health.shutdown();

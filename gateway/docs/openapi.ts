@@ -213,7 +213,9 @@ class OpenApi {
         ? this.#schemas.field(responseBody, "output", surface)
         : this.#schemas.ref(responseBody?.message ?? output, "output", surface, { extra });
     if (isStream(method)) {
-      const contents = streamContentTypes.map((type): [string, JsonObject] => [
+      // The array comes first: generators of clients that know no streams take what comes first.
+      const types = streamContentTypes.toSorted((a, b) => Number(b === JSON_TYPE) - Number(a === JSON_TYPE));
+      const contents = types.map((type): [string, JsonObject] => [
         type,
         type === JSON_TYPE
           ? { schema: { type: "array", items: schema() }, example: [example] }

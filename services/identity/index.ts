@@ -47,11 +47,13 @@ export async function createIdentity(
   return { module, authenticator, usage };
 }
 
-/** A key of the first tenant with an id of its own, for the administrator or a part of the server. */
+/** A key with an id of its own, for the administrator or a part of the server. */
 export interface WellKnownKey {
   readonly id: string;
   readonly name: string;
   readonly role: Role;
+  /** The tenant; the first one if not given. */
+  readonly tenantId?: string;
 }
 
 /** The first administrator's key. */
@@ -80,13 +82,14 @@ export async function ensureKey(
     }
     const chosen = secret ?? newSecret("sk_");
     const now = kernel.nowMs();
+    const { tenantId = firstTenant } = key;
     const message = create(ApiKeySchema, {
       ...key,
-      tenantId: firstTenant,
+      tenantId,
       prefix: chosen.slice(0, 7),
       createdAt: timestampFromMs(now),
     });
-    await apiKeysOf(firstTenant, queries).insert(message, chosen, now, null);
+    await apiKeysOf(tenantId, queries).insert(message, chosen, now, null);
     return chosen;
   });
 }
