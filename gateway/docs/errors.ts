@@ -1,9 +1,11 @@
 import type { DescMethod, JsonObject, JsonValue } from "@bufbuild/protobuf";
+import type { ConnectError } from "@connectrpc/connect";
 import { ErrorReasonSchema } from "#gen/portolan/common/v1/error_reason_pb.js";
 import { Access } from "#gen/portolan/options/v1/policy_pb.js";
 import { fail, type Reason, reasons } from "#kernel/errors.ts";
 import { policyOf } from "../gate/policy.ts";
 import { httpStatusOf, type Rule, statusJson } from "../rest/index.ts";
+import { transcodingError } from "../surfaces.ts";
 import type { Contract } from "./contract.ts";
 import { frozen, inferSchema } from "./infer.ts";
 import type { DocumentedSurface } from "./surface.ts";
@@ -53,29 +55,30 @@ function namedReasons(comment: string): Reason[] {
 }
 
 /** The body of an error, as the surface's own function writes it. */
-export function errorExample(reason: Reason, surface: DocumentedSurface): JsonValue {
-  return bodyOf(reason, surface, reason === "VALIDATION_ERROR");
-}
-
-/** The schema of a surface's error bodies, read off what its own function writes. */
-export function errorSchema(surface: DocumentedSurface): JsonObject {
-  const bodies = [...reasons.keys()].map((reason) => bodyOf(reason, surface, false));
-  return inferSchema([...bodies, bodyOf("VALIDATION_ERROR", surface, true)]);
-}
-
-function bodyOf(reason: Reason, { spelling }: DocumentedSurface, withViolation: boolean): JsonValue {
+export function errorExample(reason: Reason, { spelling }: DocumentedSurface): JsonValue {
   const { dialect } = spelling;
-  const violations = [
-    { field: "name", description: "must be at least 1 characters", reason: "STRING_MIN_LEN" },
-  ];
-  const error = fail(
-    reason,
-    withViolation ? { message: "name: must be at least 1 characters", violations } : {},
-  );
+  const error = exampleErrors[reason]?.() ?? fail(reason);
   const httpStatus = httpStatusOf(error, dialect);
   const body = dialect.errorBody?.(error, { httpStatus, requestId: exampleRequestId }) ?? statusJson(error);
   return frozen(body);
 }
+
+/** Errors that say more than their reason: the fields at fault, from the contract's rules or without one. */
+const exampleErrors: Partial<Record<Reason, () => ConnectError>> = {
+  VALIDATION_ERROR: () =>
+    fail("VALIDATION_ERROR", {
+      message: "name: must be at least 1 characters",
+      violations: [{ field: "name", description: "must be at least 1 characters", reason: "STRING_MIN_LEN" }],
+    }),
+  UNKNOWN_FIELD: () => {
+    const description = "is not a field of CreateJobRequest";
+    return transcodingError("unknown-field", `prio ${description}`, [{ field: "prio", description }]);
+  },
+};
+
+/** The schema of a surface's error bodies, read off what its own function writes. */
+export const errorSchema = (surface: DocumentedSurface): JsonObject =>
+  inferSchema([...reasons.keys()].map((reason) => errorExample(reason, surface)));
 
 const statusOf = (reason: Reason, { spelling }: DocumentedSurface): number =>
   httpStatusOf(fail(reason), spelling.dialect);

@@ -346,30 +346,30 @@ function firstSentence(comment: string): string {
 /** The components that paths refer to, and those that these refer to in turn. */
 function reachable(paths: JsonObject, components: JsonObject): JsonObject {
   const wanted = new Set<string>();
+  const add = (section: string, name: string): void => {
+    if (wanted.has(`${section}/${name}`)) return;
+    wanted.add(`${section}/${name}`);
+    visit((components[section] as JsonObject)[name] as JsonValue);
+  };
   const visit = (json: JsonValue): void => {
     if (Array.isArray(json)) for (const each of json) visit(each);
     else if (isObject(json)) {
-      for (const [name, value] of Object.entries(json)) {
-        if (name === "$ref" && typeof value === "string") add(value);
-        else visit(value);
+      for (const [key, value] of Object.entries(json)) {
+        if (key === "$ref" && typeof value === "string") {
+          const [, , section = "", name = ""] = value.split("/");
+          add(section, name);
+        } else if (key === "security") {
+          const schemes = (value as JsonObject[]).flatMap((each) => Object.keys(each));
+          for (const name of schemes) add("securitySchemes", name);
+        } else visit(value);
       }
     }
   };
-  const add = (pointer: string): void => {
-    if (wanted.has(pointer)) return;
-    wanted.add(pointer);
-    const [, , section = "", name = ""] = pointer.split("/");
-    visit((components[section] as JsonObject)[name] as JsonValue);
-  };
   visit(paths);
-  const sections = Object.entries(components).map(([section, all]) => [
-    section,
-    section === "securitySchemes"
-      ? all
-      : Object.fromEntries(
-          Object.entries(all as JsonObject).filter(([name]) => wanted.has(`#/components/${section}/${name}`)),
-        ),
-  ]);
+  const sections = Object.entries(components).map(([section, all]) => {
+    const used = Object.entries(all as JsonObject).filter(([name]) => wanted.has(`${section}/${name}`));
+    return [section, Object.fromEntries(used)];
+  });
   return Object.fromEntries(sections);
 }
 
