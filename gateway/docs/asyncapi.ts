@@ -27,7 +27,8 @@ export function asyncApiDocument(contract: Contract, about: About): JsonObject {
 
   for (const method of contract.services.flatMap((service) => service.methods)) {
     if (method.methodKind !== "server_streaming") continue;
-    const surface = surfaceOf(method);
+    const rules = rulesOf(method);
+    const surface = surfaceOf(method, rules[0]?.template);
     messages[method.output.name] ??= {
       name: method.output.name,
       title: method.output.name,
@@ -39,7 +40,7 @@ export function asyncApiDocument(contract: Contract, about: About): JsonObject {
     const id = `${method.parent.name}_${method.name}`;
     channels[`${id}_rpc`] = rpcChannel(method, contract);
     operations[`${id}_rpc`] = operation(method, `${id}_rpc`, contract);
-    for (const [index, rule] of rulesOf(method).entries()) {
+    for (const [index, rule] of rules.entries()) {
       const name = index === 0 ? id : `${id}${index + 1}`;
       channels[name] = httpChannel(rule, surface, schemas, contract);
       const binding = httpBinding(rule, surface, schemas);

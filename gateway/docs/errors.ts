@@ -1,4 +1,4 @@
-import type { DescMethod, JsonObject, JsonValue } from "@bufbuild/protobuf";
+import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import type { ConnectError } from "@connectrpc/connect";
 import { ErrorReasonSchema } from "#gen/portolan/common/v1/error_reason_pb.js";
 import { Access } from "#gen/portolan/options/v1/policy_pb.js";
@@ -8,6 +8,7 @@ import { httpStatusOf, type Rule, statusJson } from "../rest/index.ts";
 import { transcodingError } from "../surfaces.ts";
 import type { Contract } from "./contract.ts";
 import { frozen, inferSchema } from "./infer.ts";
+import { isStreamIn, isStreamOut } from "./shape.ts";
 import type { DocumentedSurface } from "./surface.ts";
 
 /** One way in which an operation fails. */
@@ -21,23 +22,28 @@ const exampleRequestId = "7a31e1f0-5d54-4d51-a1c3-3a1f5cbb2b1e";
 
 /**
  * The errors of a method over REST, by rising status: those that the gate and the transcoder give to any
- * such method, and those that its comment in the contract names.
+ * such method, and those that the contract names in the comments of the method and of its request's fields.
  */
 export function errorsOf(rule: Rule, surface: DocumentedSurface, contract: Contract): DocumentedError[] {
   const { method } = rule;
   const policy = policyOf(method);
-  const found = new Set<Reason>(["INTERNAL", "DEADLINE_EXCEEDED"]);
-  const add = (when: boolean, ...reasons: Reason[]) => {
-    if (when) for (const reason of reasons) found.add(reason);
+  const found = new Set<Reason>();
+  const add = (when: boolean, ...names: string[]) => {
+    if (when) for (const reason of names.filter(isReason)) found.add(reason);
   };
-  add(true, "UNKNOWN_FIELD", "MALFORMED_REQUEST");
+  const isGuarded = policy.access !== Access.PUBLIC;
+  const streams = isStreamIn(method) || isStreamOut(method);
+  // A contract without admission lacks some of these.
+  add(true, "INTERNAL", "DEADLINE_EXCEEDED", "UNKNOWN_FIELD", "MALFORMED_REQUEST");
+  add(true, "RATE_LIMITED", "OVERLOADED", streams ? "TOO_MANY_STREAMS" : "TOO_MANY_CALLS");
   add(method.input.fields.length > 0, "VALIDATION_ERROR");
   add(rule.body !== undefined, "UNSUPPORTED_MEDIA_TYPE", "MESSAGE_TOO_LARGE");
-  add(policy.access !== Access.PUBLIC, "INVALID_TOKEN", "TOKEN_EXPIRED", "INSUFFICIENT_PERMISSIONS");
-  add(policy.access !== Access.PUBLIC, "MISSING_CREDENTIALS");
+  add(isGuarded, "MISSING_CREDENTIALS", "INVALID_TOKEN", "TOKEN_EXPIRED", "INSUFFICIENT_PERMISSIONS");
   add(policy.idempotencyKey, "IDEMPOTENCY_CONFLICT");
   add(method.input.field.pageToken !== undefined, "INVALID_PAGE_TOKEN");
-  for (const reason of namedReasons(contract.comment(method))) found.add(reason);
+  for (const told of [method, ...method.input.fields]) {
+    add(true, ...namedReasons(contract.comment(told)));
+  }
   return [...found]
     .map((reason) => ({
       reason,
@@ -47,12 +53,13 @@ export function errorsOf(rule: Rule, surface: DocumentedSurface, contract: Contr
     .sort((a, b) => a.status - b.status || (a.reason < b.reason ? -1 : 1));
 }
 
-/** The reasons in those sentences of a comment that tell how the RPC fails. */
-function namedReasons(comment: string): Reason[] {
+/** What looks like a reason in those sentences of a comment that tell how the RPC fails. */
+function namedReasons(comment: string): string[] {
   const sentences = comment.split(/(?<=[.;])\s/).filter((sentence) => /\bfails with\b/i.test(sentence));
-  const words = sentences.flatMap((sentence) => sentence.match(/\b[A-Z]+(_[A-Z]+)+\b/g) ?? []);
-  return words.filter((word): word is Reason => reasons.has(word as Reason));
+  return sentences.flatMap((sentence) => sentence.match(/\b[A-Z]+(_[A-Z]+)+\b/g) ?? []);
 }
+
+const isReason = (name: string): name is Reason => reasons.has(name as Reason);
 
 /** The body of an error, as the surface's own function writes it. */
 export function errorExample(reason: Reason, { spelling }: DocumentedSurface): JsonValue {
@@ -90,9 +97,4 @@ function commentOf(reason: Reason, { registry, comment }: Contract): string {
   );
   const value = desc?.values.find((v) => "localName" in v && v.localName === reason);
   return value ? comment(value) : "";
-}
-
-/** Whether the method takes no credentials, yet its comment asks for an API key in the header. */
-export function asksForKey(method: DescMethod, contract: Contract): boolean {
-  return contract.comment(method).includes("`x-api-key` header");
 }

@@ -8,7 +8,7 @@ import {
   ScalarType,
 } from "@bufbuild/protobuf";
 import { enumOf, isWellKnown } from "../rest/index.ts";
-import { elementRules, enumNumbers, exampleOf, rulesOfField } from "./rules.ts";
+import { elementRules, enumNumbers, exampleOf, keywordsOf, rulesOfField } from "./rules.ts";
 import type { Schemas } from "./schemas.ts";
 import type { DocumentedSurface } from "./surface.ts";
 
@@ -146,8 +146,34 @@ function givenExample(field: DescField): JsonValue | undefined {
 
 function inputValue(field: DescField, schemas: Schemas, surface: DocumentedSurface): JsonValue {
   if (field.message && !isWellKnown(field.message)) return requestExample(field.message, schemas, surface);
-  const allowed = enumNumbers(rulesOfField(field))?.find((number) => number !== 0);
-  return allowed ?? sampleOf(field) ?? plainValue(field);
+  const rules = rulesOfField(field);
+  const allowed = enumNumbers(rules)?.find((number) => number !== 0);
+  if (allowed !== undefined) return allowed;
+  const keywords = keywordsOf(rules);
+  const candidates = [sampleOf(field), ...listed(keywords.enum), texts[String(keywords.format)], "example"];
+  const found = field.scalar === ScalarType.STRING && candidates.find((text) => fits(text, keywords));
+  return found || sampleOf(field) || plainValue(field);
+}
+
+/** Texts of the formats that rules may ask for. */
+const texts: Readonly<Record<string, string>> = {
+  email: "someone@example.com",
+  hostname: "example.com",
+  ipv4: "198.51.100.7",
+  ipv6: "2001:db8::7",
+  uri: "https://example.com/hook",
+  "uri-reference": "/hook",
+  uuid: "01a2008e-34bc-74d8-b18c-55a4846fbaa1",
+};
+
+const listed = (values: JsonValue | undefined): readonly JsonValue[] => (Array.isArray(values) ? values : []);
+
+/** Whether a text keeps rules that are known as JSON Schema keywords; one of another format never does. */
+function fits(text: JsonValue | undefined, { enum: among, format, pattern }: JsonObject): boolean {
+  if (typeof text !== "string" || text === "") return false;
+  if (Array.isArray(among) && !among.includes(text)) return false;
+  if (typeof format === "string" && texts[format] !== text) return false;
+  return typeof pattern !== "string" || new RegExp(pattern).test(text);
 }
 
 /** Spells an enum value that is given by its number or its canonical name. */

@@ -1,15 +1,19 @@
-import { create, type DescMethod, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
-import { Access, PolicySchema, Role, RoleSchema } from "#gen/portolan/options/v1/policy_pb.js";
+import type { JsonObject } from "@bufbuild/protobuf";
 import { policyOf } from "../gate/policy.ts";
 import { idempotencyHeader, replayedHeader } from "../gate/replay.ts";
 import { isHttpBody, type Rule, rulesOf, streamContentTypes } from "../rest/index.ts";
 import { dialectOf } from "../surfaces.ts";
+import { accessText, policyJson, security, securitySchemes } from "./access.ts";
+import { reachable, sorted } from "./components.ts";
 import type { Contract } from "./contract.ts";
-import { asksForKey, type DocumentedError, errorExample, errorSchema, errorsOf } from "./errors.ts";
+import { deprecationOf, deprecationText } from "./deprecation.ts";
+import { envelopeSchema } from "./envelope.ts";
+import { type DocumentedError, errorExample, errorSchema, errorsOf } from "./errors.ts";
 import { requestExample, responseExample } from "./examples.ts";
-import { frozen, inferSchema, isObject } from "./infer.ts";
+import { frozen } from "./infer.ts";
 import { openApiPath, parametersOf, variablesOf } from "./parameters.ts";
 import { Schemas, sentences } from "./schemas.ts";
+import { isStreamIn, isStreamOut } from "./shape.ts";
 import { createSurfaces, type DocumentedSurface } from "./surface.ts";
 
 /** What package.json says of the whole. */
@@ -68,15 +72,16 @@ class OpenApi {
     const surfaceOf = createSurfaces(contract);
     for (const service of contract.services) {
       for (const method of service.methods) {
-        for (const [index, rule] of rulesOf(method).entries()) this.#add(rule, index, surfaceOf(method));
+        for (const [index, rule] of rulesOf(method).entries())
+          this.#add(rule, index, surfaceOf(method, rule.template));
       }
     }
     const schemas = this.#schemas.finish();
     this.#components = {
       schemas: sorted({ ...schemas, ...Object.fromEntries(this.#errorSchemas) }),
       examples: sorted(Object.fromEntries(this.#examples)),
-      headers: headers(),
-      securitySchemes: securitySchemes(),
+      headers,
+      securitySchemes,
     };
   }
 
@@ -137,18 +142,24 @@ class OpenApi {
       });
     }
     const body = this.#requestBody(rule, surface);
+    const deprecation = deprecationOf(rule, this.#contract);
     return {
       operationId: `${method.parent.name}_${method.name}${index === 0 ? "" : index + 1}`,
       tags: [method.parent.name],
       summary: firstSentence(comment),
-      description: sentences([comment, accessText(method), isStream(method) && streamText]),
-      ...(method.proto.options?.deprecated && { deprecated: true }),
+      description: sentences([
+        deprecation && deprecationText(deprecation),
+        comment,
+        accessText(method),
+        isStreamOut(method) && streamText,
+      ]),
+      ...(deprecation && { deprecated: true }),
       security: security(method, this.#contract),
       ...(parameters.length > 0 && { parameters }),
       ...(body && { requestBody: body }),
       responses: this.#responses(rule, surface),
       "x-rpc": `${method.parent.typeName}/${method.name}`,
-      "x-policy": toJson(PolicySchema, policy),
+      "x-policy": policyJson(method),
     };
   }
 
@@ -167,9 +178,8 @@ class OpenApi {
     const required = [...this.#schemas.required(method.input)].filter((name) => !bound.includes(name));
     const needed = isWhole ? required.length > 0 : required.includes(body.name);
     const content: JsonObject = { schema, ...(example !== undefined && { example }) };
-    const isStreamIn = method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming";
     return {
-      content: isStreamIn
+      content: isStreamIn(method)
         ? { [LINES_TYPE]: content, [JSON_TYPE]: { schema: { type: "array", items: schema } } }
         : { [JSON_TYPE]: content },
       ...(needed && { required: true }),
@@ -212,7 +222,7 @@ class OpenApi {
       responseBody && !(responseBody.fieldKind === "message" && Object.keys(extra).length > 0)
         ? this.#schemas.field(responseBody, "output", surface)
         : this.#schemas.ref(responseBody?.message ?? output, "output", surface, { extra });
-    if (isStream(method)) {
+    if (isStreamOut(method)) {
       // The array comes first: generators of clients that know no streams take what comes first.
       const types = streamContentTypes.toSorted((a, b) => Number(b === JSON_TYPE) - Number(a === JSON_TYPE));
       const contents = types.map((type): [string, JsonObject] => [
@@ -223,11 +233,9 @@ class OpenApi {
       ]);
       return Object.fromEntries(contents);
     }
-    const { envelope } = spelling.dialect;
-    if (!envelope) return { [JSON_TYPE]: { schema: schema(), example } };
-    const wrap = (body: JsonValue) => envelope.call(spelling.dialect, body, create(output), method);
-    const wrapped = frozen(envelope.call(spelling.dialect, example, message, method));
-    return { [JSON_TYPE]: { schema: envelopeSchema(wrap({ [HOLE]: true }), schema), example: wrapped } };
+    const { dialect } = spelling;
+    const wrapped = frozen(dialect.envelope?.(example, message, method) ?? example);
+    return { [JSON_TYPE]: { schema: envelopeSchema(dialect, method, schema), example: wrapped } };
   }
 
   #errorResponse(errors: readonly DocumentedError[], surface: DocumentedSurface): JsonObject {
@@ -254,124 +262,21 @@ class OpenApi {
   }
 }
 
-/** Stands for the body in what an envelope makes of it. */
-const HOLE = "\0body";
-
-/** The schema of an envelope, found by what it makes of a hole: filled by the schema of the body. */
-function envelopeSchema(
-  probe: JsonValue,
-  body: (extra?: Record<string, JsonObject>) => JsonObject,
-): JsonObject {
-  if (!isObject(probe)) return body();
-  const others = Object.entries(probe).filter(([name]) => name !== HOLE);
-  if (HOLE in probe) {
-    return body(Object.fromEntries(others.map(([name, value]) => [name, inferSchema([value])])));
-  }
-  const properties = others.map(([name, value]) => [
-    name,
-    isObject(value) && HOLE in value ? envelopeSchema(value, body) : inferSchema([value]),
-  ]);
-  return {
-    type: "object",
-    properties: Object.fromEntries(properties),
-    required: others.map(([name]) => name),
-  };
-}
-
-const isStream = ({ methodKind }: DescMethod) =>
-  methodKind === "server_streaming" || methodKind === "bidi_streaming";
-
 const streamText =
   "The response is a stream: lines of JSON unless the Accept header asks for server-sent events or for one " +
   'array. An error after the first message ends it: as a last line `{"error": …}`, or as an event `error`. ' +
   "Server-sent events end with an event `end`. A browser's EventSource, which cannot set headers, gives its " +
   "credential in the query as `token`.";
 
-/** Who may call, in words. */
-function accessText(method: DescMethod): string {
-  const { access, permission, roles, rateCost } = policyOf(method);
-  const holders = [...roles, Role.ADMIN].map((role) => `\`${RoleSchema.value[role]?.localName}\``).join(", ");
-  const needs = `the permission \`${permission}\` (roles ${holders})`;
-  const cost = rateCost > 1 ? ` A call counts as ${rateCost} against the rate limit.` : "";
-  switch (access) {
-    case Access.PUBLIC:
-      return `Needs no permission.${cost}`;
-    case Access.SHARE:
-      return `Needs a share code, or ${needs}.${cost}`;
-    default:
-      return `Needs ${needs}.${cost}`;
-  }
-}
-
-function security(method: DescMethod, contract: Contract): JsonObject[] {
-  const { access } = policyOf(method);
-  if (access === Access.PUBLIC) return asksForKey(method, contract) ? [{ apiKey: [] }] : [];
-  return [
-    { apiKey: [] },
-    { bearer: [] },
-    ...(isStream(method) ? [{ token: [] }] : []),
-    ...(access === Access.SHARE ? [{}] : []),
-  ];
-}
-
-const securitySchemes = (): JsonObject => ({
-  apiKey: { type: "apiKey", in: "header", name: "x-api-key", description: "An API key, `sk_…`." },
-  bearer: {
-    type: "http",
-    scheme: "bearer",
-    bearerFormat: "JWT",
-    description: "An access token of `POST /v3/auth/token`, or an API key.",
-  },
-  token: {
-    type: "apiKey",
-    in: "query",
-    name: "token",
-    description: "An access token or an API key; streams only.",
-  },
-});
-
-const headers = (): JsonObject => ({
+const headers: JsonObject = {
   RequestId: { description: "Id of the request, as in the server's log.", schema: { type: "string" } },
   IdempotencyReplayed: {
     description: "`true` on a response that was given before under the same key.",
     schema: { type: "string", const: "true" },
   },
-});
+};
 
 function firstSentence(comment: string): string {
   const [sentence = ""] = /^.*?[.:](?=\s|$)/s.exec(comment) ?? [comment];
   return sentence.replace(/[.:]$/, "");
 }
-
-/** The components that paths refer to, and those that these refer to in turn. */
-function reachable(paths: JsonObject, components: JsonObject): JsonObject {
-  const wanted = new Set<string>();
-  const add = (section: string, name: string): void => {
-    if (wanted.has(`${section}/${name}`)) return;
-    wanted.add(`${section}/${name}`);
-    visit((components[section] as JsonObject)[name] as JsonValue);
-  };
-  const visit = (json: JsonValue): void => {
-    if (Array.isArray(json)) for (const each of json) visit(each);
-    else if (isObject(json)) {
-      for (const [key, value] of Object.entries(json)) {
-        if (key === "$ref" && typeof value === "string") {
-          const [, , section = "", name = ""] = value.split("/");
-          add(section, name);
-        } else if (key === "security") {
-          const schemes = (value as JsonObject[]).flatMap((each) => Object.keys(each));
-          for (const name of schemes) add("securitySchemes", name);
-        } else visit(value);
-      }
-    }
-  };
-  visit(paths);
-  const sections = Object.entries(components).map(([section, all]) => {
-    const used = Object.entries(all as JsonObject).filter(([name]) => wanted.has(`${section}/${name}`));
-    return [section, Object.fromEntries(used)];
-  });
-  return Object.fromEntries(sections);
-}
-
-const sorted = (json: JsonObject): JsonObject =>
-  Object.fromEntries(Object.entries(json).sort(([a], [b]) => (a < b ? -1 : 1)));

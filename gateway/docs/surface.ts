@@ -14,8 +14,11 @@ export interface DocumentedSurface {
   readonly spelling: Spelling;
 }
 
-/** Finds the surface of a method; one object for each surface. */
-export function createSurfaces({ registry, comment }: Contract): (method: DescMethod) => DocumentedSurface {
+/** Finds the surface of a binding; one object for each surface. */
+export function createSurfaces({
+  registry,
+  comment,
+}: Contract): (method: DescMethod, template?: string) => DocumentedSurface {
   const known = new Map<number, DocumentedSurface>();
   const described = registry.getEnum(SurfaceSchema.typeName);
   return (method) => {
