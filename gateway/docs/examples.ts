@@ -128,10 +128,10 @@ export function requestExample(
   return json;
 }
 
-/** The example of a parameter, as a surface spells it; undefined if there is none. */
-export function parameterExample(field: DescField, surface: DocumentedSurface): JsonValue | undefined {
-  const value = givenExample(field) ?? sampleOf(field);
-  return value === undefined ? undefined : spellEnum(field, value, surface);
+/** The example of a parameter, as a surface spells it. */
+export function parameterExample(field: DescField, surface: DocumentedSurface): JsonValue {
+  const one = spellEnum(field, givenExample(field) ?? leafValue(field), surface);
+  return field.fieldKind === "list" && !Array.isArray(one) ? [one] : one;
 }
 
 /** The example of a response. */
@@ -145,7 +145,11 @@ function givenExample(field: DescField): JsonValue | undefined {
 }
 
 function inputValue(field: DescField, schemas: Schemas, surface: DocumentedSurface): JsonValue {
-  if (field.message && !isWellKnown(field.message)) return requestExample(field.message, schemas, surface);
+  const isMessage = field.message && !isWellKnown(field.message);
+  return isMessage ? requestExample(field.message, schemas, surface) : leafValue(field);
+}
+
+function leafValue(field: DescField): JsonValue {
   const rules = rulesOfField(field);
   const allowed = enumNumbers(rules)?.find((number) => number !== 0);
   if (allowed !== undefined) return allowed;

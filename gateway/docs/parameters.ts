@@ -69,7 +69,6 @@ function parameter(
 ): JsonObject {
   const field = fields.at(-1) as DescField;
   const description = schemas.describe(field);
-  const example = required ? parameterExample(field, surface) : undefined;
   return {
     name: nameOf(fields, surface),
     in: place,
@@ -77,7 +76,8 @@ function parameter(
     ...(required && { required }),
     ...(field.fieldKind === "map" && { style: "deepObject", explode: true }),
     schema: schemas.field(field, "input", surface),
-    ...(example !== undefined && { example }),
+    // The explorer fills examples in: one for what may be left out would be in the way.
+    ...(required && { example: parameterExample(field, surface) }),
   };
 }
 
