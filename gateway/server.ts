@@ -142,8 +142,8 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     response.setHeader("x-request-id", requestIdOf(request));
     const probe = probes[path];
     if (probe) return answerProbe(response, probe());
-    if (documents.serve(request, response)) return;
     if (connect(request, response)) return;
+    if (documents.serve(request, response)) return;
     if (await rest.handle(request, response)) return;
     rest.notFound(request, response);
   }
