@@ -18,16 +18,22 @@ export function frozen(json: JsonValue): JsonValue {
 
 /**
  * The JSON Schema that a function's results have, found from samples of them: what is in every sample
- * is required, and a boolean that never differs is constant. Objects may hold more.
+ * is required, and a boolean that never differs is constant. Objects may hold more. `known` gives the
+ * schemas of values that stand for something else.
  */
-export function inferSchema(samples: readonly JsonValue[]): JsonObject {
+export function inferSchema(
+  samples: readonly JsonValue[],
+  known: (value: JsonValue) => JsonObject | undefined = () => undefined,
+): JsonObject {
   const [first] = samples;
+  const schema = first === undefined ? undefined : known(first);
+  if (schema) return schema;
   if (samples.every(isObject)) {
     const names = [...new Set(samples.flatMap((sample) => Object.keys(sample)))];
     const required = names.filter((name) => samples.every((sample) => name in sample));
     const properties = names.map((name) => {
       const values = samples.filter((sample) => name in sample).map((sample) => sample[name] as JsonValue);
-      return [name, inferSchema(values)] as const;
+      return [name, inferSchema(values, known)] as const;
     });
     return {
       type: "object",
@@ -37,7 +43,7 @@ export function inferSchema(samples: readonly JsonValue[]): JsonObject {
   }
   if (samples.every((sample) => Array.isArray(sample))) {
     const items = samples.flat();
-    return { type: "array", items: items.length > 0 ? inferSchema(items) : {} };
+    return { type: "array", items: items.length > 0 ? inferSchema(items, known) : {} };
   }
   if (samples.every((sample) => typeof sample === "string")) {
     return samples.every((sample) => TIME.test(sample))

@@ -1,4 +1,4 @@
-import type { JsonObject } from "@bufbuild/protobuf";
+import type { DescField, JsonObject } from "@bufbuild/protobuf";
 import { policyOf } from "../gate/policy.ts";
 import { idempotencyHeader, replayedHeader } from "../gate/replay.ts";
 import { isHttpBody, type Rule, rulesOf, streamContentTypes } from "../rest/index.ts";
@@ -210,17 +210,19 @@ class OpenApi {
     };
   }
 
-  #successContent({ method, responseBody }: Rule, surface: DocumentedSurface): JsonObject {
+  #successContent(rule: Rule, surface: DocumentedSurface): JsonObject {
+    const { method, responseBody } = rule;
     const { output } = method;
     const { spelling } = surface;
     if (isHttpBody(responseBody?.message ?? output)) return { "*/*": { schema: {} } };
     const message = responseExample(output);
-    const example = frozen(
-      responseBody ? spelling.writeField(output, message, responseBody) : spelling.write(output, message),
-    );
-    const schema = (extra = {}) =>
+    const example = responseBody
+      ? spelling.writeField(output, message, responseBody)
+      : spelling.write(output, message);
+    const field = (each: DescField) => this.#schemas.field(each, "output", surface);
+    const body = (extra = {}) =>
       responseBody && !(responseBody.fieldKind === "message" && Object.keys(extra).length > 0)
-        ? this.#schemas.field(responseBody, "output", surface)
+        ? field(responseBody)
         : this.#schemas.ref(responseBody?.message ?? output, "output", surface, { extra });
     if (isStreamOut(method)) {
       // The array comes first: generators of clients that know no streams take what comes first.
@@ -228,14 +230,16 @@ class OpenApi {
       const contents = types.map((type): [string, JsonObject] => [
         type,
         type === JSON_TYPE
-          ? { schema: { type: "array", items: schema() }, example: [example] }
-          : { schema: schema(), ...(type === LINES_TYPE && { example }) },
+          ? { schema: { type: "array", items: body() }, example: [example] }
+          : { schema: body(), ...(type === LINES_TYPE && { example }) },
       ]);
       return Object.fromEntries(contents);
     }
     const { dialect } = spelling;
-    const wrapped = frozen(dialect.envelope?.(example, message, method) ?? example);
-    return { [JSON_TYPE]: { schema: envelopeSchema(dialect, method, schema), example: wrapped } };
+    const nameOf = (each: DescField) => spelling.outputName(each);
+    const schema = envelopeSchema(dialect, rule, message, { body, field, nameOf });
+    const wrapped = dialect.envelope?.(example, message, method) ?? example;
+    return { [JSON_TYPE]: { schema, example: frozen(wrapped) } };
   }
 
   #errorResponse(errors: readonly DocumentedError[], surface: DocumentedSurface): JsonObject {

@@ -16,6 +16,9 @@ beforeAll(async () => {
 });
 afterAll(() => server.stop());
 
+/** What a change of something that somebody else has changed since is answered with. */
+const staleStatus = 409;
+
 interface Asked {
   readonly key?: string;
   readonly body?: unknown;
@@ -98,7 +101,7 @@ it("answers of jobs are as documented", async () => {
   await call("GET", "/v3/jobs?limit=1&status=PENDING", 200);
   await call("GET", `/v3/jobs/${job.jobId}`, 200);
   await call("PATCH", `/v3/jobs/${job.jobId}`, 200, { body: { priority: 9 } });
-  await call("PATCH", `/v3/jobs/${job.jobId}`, 409, { body: { priority: 9, etag: "old" } });
+  await call("PATCH", `/v3/jobs/${job.jobId}`, staleStatus, { body: { priority: 9, etag: "old" } });
   await call("POST", `/v3/jobs/${job.jobId}/cancel`, 200, { body: { reason: "Weather" } });
   await call("POST", `/v3/jobs/${job.jobId}/cancel`, 400, { body: {} });
   await call("DELETE", `/v3/jobs/${job.jobId}`, 200);
