@@ -5,6 +5,7 @@ import { isHttpBody, type Rule, rulesOf, streamContentTypes } from "../rest/inde
 import { dialectOf } from "../surfaces.ts";
 import { accessText, policyJson, security, securitySchemes } from "./access.ts";
 import { reachable, sorted } from "./components.ts";
+import { conditionParameters, hasTag, takesTag } from "./conditions.ts";
 import type { Contract } from "./contract.ts";
 import { deprecationOf, deprecationText } from "./deprecation.ts";
 import { envelopeSchema } from "./envelope.ts";
@@ -141,6 +142,7 @@ class OpenApi {
         schema: { type: "string", maxLength: 128 },
       });
     }
+    parameters.push(...conditionParameters(rule));
     const body = this.#requestBody(rule, surface);
     const deprecation = deprecationOf(rule, this.#contract);
     return {
@@ -195,12 +197,15 @@ class OpenApi {
         description: this.#contract.comment(method.output) || "Success.",
         headers: {
           "x-request-id": { $ref: "#/components/headers/RequestId" },
+          ...(hasTag(rule) && { etag: { $ref: "#/components/headers/ETag" } }),
           ...(policyOf(method).idempotencyKey && {
             [replayedHeader]: { $ref: "#/components/headers/IdempotencyReplayed" },
           }),
         },
         ...(successStatus !== 204 && { content: this.#successContent(rule, surface) }),
       },
+      ...(hasTag(rule) && { 304: { description: "What `If-None-Match` names is still so." } }),
+      ...(takesTag(rule) && { 412: this.#errorResponse([], surface, "`If-Match` names what is not there.") }),
       ...Object.fromEntries(
         [...Map.groupBy(errors, ({ status }) => status)].map(([status, group]) => [
           status,
@@ -242,7 +247,11 @@ class OpenApi {
     return { [JSON_TYPE]: { schema, example: frozen(wrapped) } };
   }
 
-  #errorResponse(errors: readonly DocumentedError[], surface: DocumentedSurface): JsonObject {
+  #errorResponse(
+    errors: readonly DocumentedError[],
+    surface: DocumentedSurface,
+    description = errors.map(({ reason, comment }) => `- \`${reason}\`: ${comment}`).join("\n"),
+  ): JsonObject {
     const schemaName = `${surface.prefix}Error`;
     if (!this.#errorSchemas.has(schemaName)) {
       const schema = { description: `Errors of the surface \`${surface.name}\`.`, ...errorSchema(surface) };
@@ -255,11 +264,11 @@ class OpenApi {
       return [reason, { $ref: `#/components/examples/${name}` }] as const;
     });
     return {
-      description: errors.map(({ reason, comment }) => `- \`${reason}\`: ${comment}`).join("\n"),
+      description,
       content: {
         [JSON_TYPE]: {
           schema: { $ref: `#/components/schemas/${schemaName}` },
-          examples: Object.fromEntries(examples),
+          ...(examples.length > 0 && { examples: Object.fromEntries(examples) }),
         },
       },
     };
@@ -273,6 +282,7 @@ const streamText =
   "credential in the query as `token`.";
 
 const headers: JsonObject = {
+  ETag: { description: "Stands for this very answer, see `If-None-Match`.", schema: { type: "string" } },
   RequestId: { description: "Id of the request, as in the server's log.", schema: { type: "string" } },
   IdempotencyReplayed: {
     description: "`true` on a response that was given before under the same key.",

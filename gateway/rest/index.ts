@@ -29,6 +29,7 @@ import { sendStream } from "./stream.ts";
 import { parseTemplate } from "./template.ts";
 import { orAborted, sendUnary } from "./unary.ts";
 
+export { etagField } from "./conditional.ts";
 export type { Dialect } from "./dialect.ts";
 export {
   detailsJson,

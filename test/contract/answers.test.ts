@@ -102,6 +102,10 @@ it("answers of jobs are as documented", async () => {
   await call("GET", `/v3/jobs/${job.jobId}`, 200);
   await call("PATCH", `/v3/jobs/${job.jobId}`, 200, { body: { priority: 9 } });
   await call("PATCH", `/v3/jobs/${job.jobId}`, staleStatus, { body: { priority: 9, etag: "old" } });
+  await call("PATCH", `/v3/jobs/${job.jobId}`, 412, {
+    body: { priority: 9 },
+    headers: { "if-match": '"old"' },
+  });
   await call("POST", `/v3/jobs/${job.jobId}/cancel`, 200, { body: { reason: "Weather" } });
   await call("POST", `/v3/jobs/${job.jobId}/cancel`, 400, { body: {} });
   await call("DELETE", `/v3/jobs/${job.jobId}`, 200);
@@ -109,6 +113,11 @@ it("answers of jobs are as documented", async () => {
   await call("GET", `/v3/jobs/${job.jobId}/status/ws`, 404);
   await call("POST", "/v3/jobs/create", 404, { body: { ...body, deviceGroupId: "none" } });
   await call("POST", "/v3/jobs/create", 503, { body: { ...body, requireOnline: true } });
+});
+
+it("an answer that the client has already is not sent again, as documented", async () => {
+  const { headers } = await fetch(`${server.url}/v3/resources`, { headers: { "x-api-key": adminKey } });
+  await call("GET", "/v3/resources", 304, { headers: { "if-none-match": headers.get("etag") ?? "" } });
 });
 
 it("answers of resources and telemetry are as documented", async () => {
