@@ -10,6 +10,7 @@ import { join, relative } from "node:path";
 const fresh = mkdtempSync(join(tmpdir(), "portolan-gen-"));
 try {
   execFileSync("buf", ["generate", "--output", fresh], { stdio: "inherit" });
+  execFileSync(process.execPath, [".ci/write-documents.ts", join(fresh, "gen")], { stdio: "inherit" });
   const stale = compare(join(fresh, "gen"), "gen");
   for (const line of stale) console.error(line);
   if (stale.length > 0) {

@@ -21,6 +21,7 @@ export function banner({ url, apiKey, sandbox }: BannerFacts): string {
   Portolan serves gRPC, gRPC-Web, Connect and REST on ${url}
   API key  ${key}
   Sandbox  ${sandbox ? "3 simulated docks are flying: sandbox-dock-1 to sandbox-dock-3" : "off"}
+  Explorer ${url}/docs
 
   Create a job and follow it:
 

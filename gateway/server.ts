@@ -32,6 +32,7 @@ import { openAdminKey } from "./admin-key.ts";
 import { createCallContexts, requestIdOf } from "./call-context.ts";
 import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
 import { createCors } from "./cors.ts";
+import { createDocuments, type Documents } from "./docs/serve.ts";
 import { createAdmission } from "./gate/admission/index.ts";
 import { createLoad, type Load } from "./gate/admission/load.ts";
 import { createGate } from "./gate/gate.ts";
@@ -64,6 +65,8 @@ export interface Server {
   readonly kernel: Kernel;
   /** The administrator's key, see openAdminKey. */
   readonly adminKey: string | undefined;
+  /** The documents of the contract and the API explorer. */
+  readonly documents: Documents;
   /** Stops taking calls, ends streams cleanly, lets calls in flight finish, and closes the store. */
   stop(): Promise<void>;
 }
@@ -178,6 +181,7 @@ export async function startServer(
     methods: [...services, Health, ReflectionV1, ReflectionV1alpha].flatMap(({ methods }) => methods),
     allow: (path) => pages.allow(path) ?? rest.allow(path),
   });
+  const documents = createDocuments();
 
   async function handle(request: Request, response: Response): Promise<void> {
     const path = request.url?.split("?", 1)[0] ?? "/";
@@ -187,6 +191,7 @@ export async function startServer(
     const page = pages.at(path);
     if (page) return page(request, response);
     if (connect(request, response)) return;
+    if (documents.serve(request, response)) return;
     if (await rest.handle(request, response)) return;
     rest.notFound(request, response);
   }
@@ -217,6 +222,7 @@ export async function startServer(
     url,
     kernel,
     adminKey,
+    documents,
     async stop() {
       state = "draining";
       health.shutdown();

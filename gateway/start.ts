@@ -4,6 +4,7 @@ import { ensureKey, sandboxKey } from "#services/identity/index.ts";
 import { banner } from "./banner.ts";
 import { createLog } from "./observe/log.ts";
 import { startSandbox } from "./sandbox/index.ts";
+import { openPlayground } from "./sandbox/playground.ts";
 import { type Server, startServer } from "./server.ts";
 
 if (process.argv.includes("--help") || process.argv.includes("-h")) {
@@ -56,10 +57,13 @@ async function openSandbox(server: Server, config: Config) {
   const apiKey = newSecret("sk_");
   await ensureKey(server.kernel, sandboxKey, apiKey);
   const onError = (error: unknown) => server.kernel.log.debug({ err: error }, "sandbox");
-  return startSandbox({
+  const options = {
     baseUrl: server.url,
-    apiKey,
     onError,
     ...(config.tls && { certificate: config.tls.cert }),
-  });
+  };
+  const fleet = startSandbox({ ...options, apiKey });
+  const playground = await openPlayground(server.kernel, options);
+  server.documents.offerKey(playground);
+  return { stop: () => Promise.all([fleet.stop(), playground.stop()]) };
 }

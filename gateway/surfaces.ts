@@ -92,10 +92,8 @@ const statuses: Partial<Record<Reason, number>> = {
   ETAG_MISMATCH: 412,
 };
 
-const errorStatus: NonNullable<Dialect["errorStatus"]> = (error, { conditional }) => {
+const errorStatus = (error: ConnectError): number | undefined => {
   const reason = reasonOf(error);
-  // The version came as a condition of HTTP, which has a status of its own for that.
-  if (conditional && reason === "CONCURRENT_UPDATE") return 412;
   return reason && statuses[reason];
 };
 

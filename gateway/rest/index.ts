@@ -29,6 +29,7 @@ import { sendStream } from "./stream.ts";
 import { parseTemplate } from "./template.ts";
 import { orAborted, sendUnary } from "./unary.ts";
 
+export { etagField } from "./conditional.ts";
 export type { Dialect } from "./dialect.ts";
 export {
   detailsJson,
@@ -38,9 +39,11 @@ export {
   refusalError,
   statusJson,
 } from "./errors.ts";
+export { enumOf, isHttpBody, isLeaf, isWellKnown } from "./fields.ts";
 export { type Rendered, type RenderOptions, render } from "./render.ts";
-export { type Rule, rulesOf } from "./rules.ts";
+export { type Rule, rulesOf, variableFields } from "./rules.ts";
 export { Spelling } from "./spelling.ts";
+export { streamContentTypes } from "./stream.ts";
 export { parseTemplate, type Template } from "./template.ts";
 
 /** One method ready to be called. */

@@ -99,7 +99,7 @@ export class Spelling {
 
   /** The JSON of a field of a message; null if it is unset. */
   writeField(schema: DescMessage, message: Message, field: DescField): JsonValue {
-    return (this.write(schema, message) as JsonObject)[this.#outputName(field)] ?? null;
+    return (this.write(schema, message) as JsonObject)[this.outputName(field)] ?? null;
   }
 
   /**
@@ -199,13 +199,14 @@ export class Spelling {
     return found;
   }
 
-  #outputName(field: DescField): string {
+  /** The name that a field is written with. */
+  outputName(field: DescField): string {
     return this.dialect.protoNames ? field.name : field.jsonName;
   }
 
   #writeMessage(plan: Plan, json: JsonObject): void {
     for (const field of plan.written) {
-      const name = this.#outputName(field.desc);
+      const name = this.outputName(field.desc);
       const value = json[name];
       if (value === undefined || value === null) continue;
       if (field.desc.fieldKind === "list") {

@@ -43,6 +43,9 @@ const ARRAY: Format = {
   close: "]\n",
 };
 
+/** The content types that a stream can be had in; the first is the default, the last is one array. */
+export const streamContentTypes: readonly string[] = [LINES, EVENTS, ARRAY].map((f) => f.contentType);
+
 const FORMATS = new Map<string, Format>([
   ["text/event-stream", EVENTS],
   ["application/x-ndjson", LINES],

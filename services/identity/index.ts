@@ -49,11 +49,15 @@ export async function createIdentity(
   return { module, authenticator, usage };
 }
 
-/** A key of the first tenant with an id of its own, for the administrator or a part of the server. */
+/** A key with an id of its own, for the administrator or a part of the server. */
 export interface WellKnownKey {
   readonly id: string;
   readonly name: string;
   readonly role: Role;
+  /** The tenant; the first one if not given. */
+  readonly tenantId?: string;
+  /** The plan that limits its calls; `unlimited` if not given. */
+  readonly plan?: string;
 }
 
 /** The first administrator's key. */
@@ -83,14 +87,15 @@ export async function ensureKey(
     }
     const chosen = secret ?? newSecret("sk_");
     const now = kernel.nowMs();
+    const { tenantId = firstTenant, plan = unlimitedPlan } = key;
     const message = create(ApiKeySchema, {
       ...key,
-      tenantId: firstTenant,
-      plan: unlimitedPlan,
+      tenantId,
+      plan,
       prefix: chosen.slice(0, 7),
       createdAt: timestampFromMs(now),
     });
-    await apiKeysOf(firstTenant, queries).insert(message, chosen, now, null);
+    await apiKeysOf(tenantId, queries).insert(message, chosen, now, null);
     return chosen;
   });
 }

@@ -3,6 +3,7 @@ import { type Tenant, TenantSchema, TenantStatus } from "#gen/portolan/identity/
 import type { TenantService } from "#gen/portolan/identity/v1/tenant_service_pb.js";
 import { principalOf } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
+import { demandEtag } from "#kernel/etag.ts";
 import type { Tx } from "#kernel/events.ts";
 import type { Kernel } from "#kernel/kernel.ts";
 import { cutPage, pageTokens } from "#kernel/page.ts";
@@ -79,7 +80,7 @@ export function createTenantService(kernel: Kernel): ServiceImpl<typeof TenantSe
     async updateTenant({ id, name, etag }, context) {
       return kernel.mutate(context, async (tx) => {
         const present = await demandTenant(id, context, tx);
-        if (etag && etag !== present.etag) throw fail("CONCURRENT_UPDATE");
+        demandEtag(etag, present.etag);
         const changed = tx.changing(TenantSchema, "id", present);
         const change = { ...(name !== undefined && { name }) };
         const tenant = await tenantStore(tx.queries).update(id, change, kernel.nowMs());

@@ -6,6 +6,7 @@ import type { UserService } from "#gen/portolan/identity/v1/user_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import { tenantOf } from "#kernel/call.ts";
 import { fail } from "#kernel/errors.ts";
+import { demandEtag } from "#kernel/etag.ts";
 import { newId } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
 import { cutPage, pageTokens } from "#kernel/page.ts";
@@ -57,7 +58,7 @@ export function createUserService(kernel: Kernel): ServiceImpl<typeof UserServic
         const store = usersOf(tenantOf(context), tx.queries);
         const user = await store.get(request.id);
         if (!user) throw fail("USER_NOT_FOUND");
-        if (request.etag && request.etag !== user.etag) throw fail("CONCURRENT_UPDATE");
+        demandEtag(request.etag, user.etag);
         const email = request.email?.toLowerCase() ?? user.email;
         if (email !== user.email && (await store.withEmail(email))) throw fail("USER_EXISTS");
         const changed = tx.changing(UserSchema, "id", user);

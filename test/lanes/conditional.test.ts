@@ -40,9 +40,9 @@ describe("a job over REST", () => {
     const mine = await send("PATCH", path, { name: "Mine" }, { "if-match": etag });
     expect([mine.status, mine.body.job.name]).toEqual([200, "Mine"]);
     const stale = await send("PATCH", path, { name: "Stale" }, { "if-match": etag });
-    expect([stale.status, stale.body]).toMatchObject([412, { code: 412, error: "CONCURRENT_UPDATE" }]);
+    expect([stale.status, stale.body]).toMatchObject([412, { code: 412, error: "ETAG_MISMATCH" }]);
     const inBody = await send("PATCH", path, { name: "Stale", etag: etag.slice(1, -1) });
-    expect([inBody.status, inBody.body.error]).toEqual([409, "CONCURRENT_UPDATE"]);
+    expect([inBody.status, inBody.body.error]).toEqual([412, "ETAG_MISMATCH"]);
     expect((await send("PATCH", path, { name: "Any" }, { "if-match": "*" })).status).toBe(200);
     expect((await send("PATCH", path, { name: "No" }, { "if-match": "1" })).status).toBe(400);
   });

@@ -51,7 +51,7 @@ onEachEngine((database) => {
       expect((await tenants().getTenant({ id })).tenant).toEqual(tenant);
       const renamed = await tenants().updateTenant({ id, name: "Acme Ltd", etag: "1" });
       expect(renamed.tenant).toMatchObject({ name: "Acme Ltd", etag: "2" });
-      await expectReason(tenants().updateTenant({ id, name: "Late", etag: "1" }), "CONCURRENT_UPDATE");
+      await expectReason(tenants().updateTenant({ id, name: "Late", etag: "1" }), "ETAG_MISMATCH");
       await expectReason(tenants().getTenant({ id: "nobody" }), "TENANT_NOT_FOUND");
       await expectReason(tenants().createTenant({ id: "Not valid", name: "x" }), "VALIDATION_ERROR");
     });
@@ -253,7 +253,7 @@ onEachEngine((database) => {
       const changed = (await users(key).updateUser({ ...change, etag: "1" })).user;
       expect(changed).toMatchObject({ ...change, email: "ada@example.com", etag: "2" });
       expect((await users(key).getUser({ id })).user).toEqual(changed);
-      await expectReason(users(key).updateUser({ id, name: "Late", etag: "1" }), "CONCURRENT_UPDATE");
+      await expectReason(users(key).updateUser({ id, name: "Late", etag: "1" }), "ETAG_MISMATCH");
       await users(key).deleteUser({ id });
       await expectReason(users(key).getUser({ id }), "USER_NOT_FOUND");
       await expectReason(users(key).deleteUser({ id }), "USER_NOT_FOUND");

@@ -7,6 +7,7 @@ import type { Readable } from "node:stream";
 import { createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import pino from "pino";
+import type { Documents } from "#gateway/docs/serve.ts";
 import type { Load } from "#gateway/gate/admission/load.ts";
 import { startServer } from "#gateway/server.ts";
 import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
@@ -30,6 +31,7 @@ export interface TestAddress {
 /** A server in this process. */
 export interface TestServer extends TestAddress {
   readonly kernel: Kernel;
+  readonly documents: Documents;
   /** A gRPC transport over a connection of its own, closed with the server. */
   grpc(key?: string): Transport;
   /** Makes an API key and gives its secret. */
@@ -58,6 +60,7 @@ export async function startTestServer(env: Record<string, string> = {}, load?: L
     url: server.url,
     port: Number(new URL(server.url).port),
     kernel: server.kernel,
+    documents: server.documents,
     grpc,
     async createKey(role, tenantId = "") {
       const keys = createClient(ApiKeyService, grpc());

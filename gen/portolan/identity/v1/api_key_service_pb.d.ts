@@ -412,7 +412,8 @@ export declare const ApiKeyService: GenService<{
   },
   /**
    * Tells how much a key was used: since it was made, and in the last days by day and by RPC.
-   * Usage is kept for 90 days and counts calls whose credentials held, by key or by token.
+   * Usage is kept for 90 days and counts calls whose credentials held, by key or by token. Fails
+   * with API_KEY_NOT_FOUND.
    *
    * @generated from rpc portolan.identity.v1.ApiKeyService.GetApiKeyUsage
    */

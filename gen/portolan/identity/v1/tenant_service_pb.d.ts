@@ -188,7 +188,7 @@ export declare type UpdateTenantRequest = Message<"portolan.identity.v1.UpdateTe
 
   /**
    * `etag` of the tenant as it was read; if somebody has changed it since, the call fails with
-   * CONCURRENT_UPDATE. Empty means whatever it is now.
+   * ETAG_MISMATCH. Empty means whatever it is now.
    *
    * @generated from field: string etag = 3;
    */
@@ -381,7 +381,7 @@ export declare const TenantService: GenService<{
     output: typeof GetTenantResponseSchema;
   },
   /**
-   * Changes the fields that are given. Fails with TENANT_NOT_FOUND or CONCURRENT_UPDATE.
+   * Changes the fields that are given. Fails with TENANT_NOT_FOUND or ETAG_MISMATCH.
    *
    * @generated from rpc portolan.identity.v1.TenantService.UpdateTenant
    */

@@ -185,8 +185,8 @@ export declare const TokenService: GenService<{
   /**
    * Issues an access token: a JWT signed with RS256, valid for 3600 seconds, carrying the roles
    * and permissions of the client. Needs a valid API key in the `x-api-key` header; without one it
-   * fails with INVALID_API_KEY, with wrong client credentials with INVALID_CLIENT. There is no
-   * refresh token: ask again.
+   * fails with INVALID_API_KEY, with wrong client credentials with INVALID_CLIENT, and another grant
+   * type fails with UNSUPPORTED_GRANT_TYPE. There is no refresh token: ask again.
    *
    * @generated from rpc portolan.identity.v1.TokenService.IssueToken
    */

@@ -217,7 +217,7 @@ export declare type UpdateUserRequest = Message<"portolan.identity.v1.UpdateUser
 
   /**
    * `etag` of the user as it was read; if somebody has changed it since, the call fails with
-   * CONCURRENT_UPDATE. Empty means whatever it is now.
+   * ETAG_MISMATCH. Empty means whatever it is now.
    *
    * @generated from field: string etag = 6;
    */
@@ -321,7 +321,7 @@ export declare const UserService: GenService<{
     output: typeof GetUserResponseSchema;
   },
   /**
-   * Changes the fields that are given. Fails with USER_NOT_FOUND, USER_EXISTS or CONCURRENT_UPDATE.
+   * Changes the fields that are given. Fails with USER_NOT_FOUND, USER_EXISTS or ETAG_MISMATCH.
    *
    * @generated from rpc portolan.identity.v1.UserService.UpdateUser
    */

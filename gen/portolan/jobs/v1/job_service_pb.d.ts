@@ -587,7 +587,8 @@ export declare const JobService: GenService<{
   },
   /**
    * Follows a job: its state at once, then one message a second, then a final one when it ends,
-   * after which the stream closes. A slow reader skips to the newest state.
+   * after which the stream closes. A slow reader skips to the newest state. Fails with
+   * JOB_NOT_FOUND.
    *
    * @generated from rpc portolan.jobs.v1.JobService.TrackJob
    */

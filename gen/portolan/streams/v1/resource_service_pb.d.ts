@@ -447,7 +447,7 @@ export declare const ResourceService: GenService<{
   },
   /**
    * Follows a device group: its state at once, then one message a second, and a final one when
-   * it is deleted. A slow reader skips to the newest state.
+   * it is deleted. A slow reader skips to the newest state. Fails with DEVICE_GROUP_NOT_FOUND.
    *
    * @generated from rpc portolan.streams.v1.ResourceService.TrackResource
    */

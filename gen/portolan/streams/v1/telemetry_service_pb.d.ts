@@ -300,7 +300,7 @@ export declare const TelemetryService: GenService<{
   /**
    * Publishes samples as they come. The response follows the client's end of stream and counts
    * what is on disk by then. Each sample is validated; the first bad one ends the call, and those
-   * before it stay.
+   * before it stay. Fails with DEVICE_GROUP_NOT_FOUND.
    *
    * @generated from rpc portolan.streams.v1.TelemetryService.PublishTelemetry
    */
@@ -310,7 +310,8 @@ export declare const TelemetryService: GenService<{
     output: typeof PublishTelemetryResponseSchema;
   },
   /**
-   * Publishes one sample; it is on disk when the response arrives.
+   * Publishes one sample; it is on disk when the response arrives. Fails with
+   * DEVICE_GROUP_NOT_FOUND.
    *
    * @generated from rpc portolan.streams.v1.TelemetryService.PublishSample
    */
@@ -320,7 +321,8 @@ export declare const TelemetryService: GenService<{
     output: typeof PublishSampleResponseSchema;
   },
   /**
-   * Lists recorded samples of a device group, oldest first unless `sort` says otherwise.
+   * Lists recorded samples of a device group, oldest first unless `sort` says otherwise. Fails with
+   * DEVICE_GROUP_NOT_FOUND.
    *
    * @generated from rpc portolan.streams.v1.TelemetryService.ListSamples
    */
@@ -331,7 +333,8 @@ export declare const TelemetryService: GenService<{
   },
   /**
    * Plays a recorded track again, paced as it was recorded times `speed`, and ends with it. If the
-   * server stops before, the last message is of kind TRACK_KIND_RECONNECT: go on from its time.
+   * server stops before, the last message is of kind TRACK_KIND_RECONNECT: go on from its time. Fails with
+   * DEVICE_GROUP_NOT_FOUND.
    *
    * @generated from rpc portolan.streams.v1.TelemetryService.ReplayTrack
    */

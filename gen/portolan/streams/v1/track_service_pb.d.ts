@@ -53,7 +53,8 @@ export declare const TrackRequestSchema: GenMessage<TrackRequest>;
 export declare const TrackService: GenService<{
   /**
    * Follows a job (`job-…`), a share (`share-…`), a device group or a device, whichever the id
-   * names. A share code needs no other credential. Fails with SUBJECT_NOT_FOUND.
+   * names. A share code needs no other credential. Fails with SUBJECT_NOT_FOUND; a share fails with
+   * SHARE_NOT_FOUND, SHARE_VIEWER_LIMIT, SHARE_PIN_REQUIRED, SHARE_PIN_INVALID or SHARE_PIN_LOCKED.
    *
    * @generated from rpc portolan.streams.v1.TrackService.Track
    */
