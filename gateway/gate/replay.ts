@@ -46,7 +46,11 @@ export function createReplay(database: Database) {
     const name = `${method.parent.typeName}.${method.name}`;
     const requestHash = createHash("sha256").update(toBinary(method.input, input)).digest("hex");
     const scope = [tenantId, name, key].join("\n");
-    while (running.has(scope)) await running.get(scope)?.catch(() => {});
+    while (running.has(scope)) {
+      // The other call may itself be waiting for this transaction to end.
+      if (database.isAtomic) throw fail("CONCURRENT_UPDATE", { message: "The Idempotency-Key is in use" });
+      await running.get(scope)?.catch(() => {});
+    }
 
     const attempt = (async () => {
       const stored = await recall(tenantId, name, key, requestHash, method.output);

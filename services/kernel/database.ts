@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import SQLite from "better-sqlite3";
 import { Kysely, PostgresDialect, SqliteDialect, sql } from "kysely";
 import pg from "pg";
+import { withAtomic } from "./atomic.ts";
 
 /** Every table, by name. Each service adds its own by declaration merging. */
 // biome-ignore lint/suspicious/noEmptyInterface: services fill it
@@ -22,6 +23,16 @@ export interface Database {
    * transactions are queued and committed in groups, one fsync for all.
    */
   write<T>(work: (queries: Queries) => Promise<T>): Promise<T>;
+  /**
+   * Runs `work` so that everything it reads and writes through this database, in however many calls
+   * of `write`, is one transaction. Meant for short work that awaits little else: on SQLite all
+   * other writes wait for it.
+   */
+  atomically<T>(work: () => Promise<T>): Promise<T>;
+  /** Whether this is called from within `atomically`. */
+  readonly isAtomic: boolean;
+  /** Calls back when what has been written is on disk: at once, or at the end of `atomically`. */
+  afterCommit(done: () => void): void;
   close(): Promise<void>;
 }
 
@@ -41,7 +52,7 @@ export function openSqlite(path: string): Database {
     (database) => new Kysely<Tables>({ dialect: new SqliteDialect({ database }) }),
   ) as [Queries, Queries];
   const group = createGroupCommit(writer);
-  return {
+  return withAtomic({
     engine: "sqlite",
     read,
     write: group.write,
@@ -51,7 +62,7 @@ export function openSqlite(path: string): Database {
       // Kysely leaves a handle open over which it has never run a query.
       for (const handle of handles) handle.close();
     },
-  };
+  });
 }
 
 interface Pending {
@@ -142,10 +153,10 @@ export function openPostgres(url: string): Database {
   pool.on("error", () => {});
   const read = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   const running = new Set<Promise<unknown>>();
-  return {
+  return withAtomic({
     engine: "postgres",
     read,
-    write(work) {
+    write<T>(work: (queries: Queries) => Promise<T>): Promise<T> {
       const transaction = read.transaction().execute(work);
       running.add(transaction);
       const done = () => running.delete(transaction);
@@ -156,5 +167,5 @@ export function openPostgres(url: string): Database {
       await Promise.allSettled(running);
       await read.destroy();
     },
-  };
+  });
 }
