@@ -4,6 +4,7 @@ import SQLite from "better-sqlite3";
 import { Kysely, PostgresDialect, SqliteDialect, sql } from "kysely";
 import pg from "pg";
 import { withAtomic } from "./atomic.ts";
+import { createStatements } from "./statements.ts";
 
 /** Every table, by name. Each service adds its own by declaration merging. */
 // biome-ignore lint/suspicious/noEmptyInterface: services fill it
@@ -48,8 +49,9 @@ export function openSqlite(path: string): Database {
     return handle;
   };
   const handles = [open(), open()] as const;
+  const statements = createStatements();
   const [writer, read] = handles.map(
-    (database) => new Kysely<Tables>({ dialect: new SqliteDialect({ database }) }),
+    (handle) => new Kysely<Tables>({ dialect: new SqliteDialect({ database: statements(handle) }) }),
   ) as [Queries, Queries];
   const group = createGroupCommit(writer);
   return withAtomic({
