@@ -24,6 +24,7 @@ import { createTicker } from "#kernel/ticker.ts";
 import { createTopics } from "#kernel/topics.ts";
 import { createIdentity, migrations as identityMigrations } from "#services/identity/index.ts";
 import { createJobs } from "#services/jobs/index.ts";
+import { createMeta } from "#services/meta/index.ts";
 import { createShares } from "#services/shares/index.ts";
 import { createStreams } from "#services/streams/index.ts";
 import { openAdminKey } from "./admin-key.ts";
@@ -37,6 +38,7 @@ import { createPeers } from "./peers.ts";
 import { createReflection } from "./reflection.ts";
 import { createTranscoder } from "./rest/index.ts";
 import { dialectOf, dialectOfPath, transcodingError } from "./surfaces.ts";
+import { versionSelection } from "./versions.ts";
 
 /** How long calls in flight may take to finish when the server stops, in milliseconds. */
 const drainMs = 10_000;
@@ -65,6 +67,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     createStreams(kernel),
     createJobs(kernel),
     createShares(kernel, () => url),
+    createMeta(() => services),
   ];
   await migrate(database, [
     ...eventMigrations,
@@ -122,6 +125,7 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     contextValues,
     credentialQueryParameters: ["token", "access_token"],
     error: transcodingError,
+    ...versionSelection,
     onDone: ({ error, status }) => {
       if (status >= 500) log.warn({ status, err: error?.cause ?? error }, "REST call failed");
     },

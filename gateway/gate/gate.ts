@@ -9,6 +9,7 @@ import type { Endpoint } from "#kernel/endpoint.ts";
 import { fail, reasonOf } from "#kernel/errors.ts";
 import type { Registration } from "#kernel/kernel.ts";
 import type { Standing } from "#kernel/standing.ts";
+import { noticeOfMethod } from "../versions.ts";
 import { toFailure } from "../wire-error.ts";
 import { createAudit } from "./audit.ts";
 import { type Lease, leaseOf } from "./live.ts";
@@ -107,7 +108,9 @@ export function createGate({ database, log, authenticator, standing, usage }: Ga
       const request = takesStream ? leaseOf(standing, context).bound(ready as AsyncIterable<Message>) : ready;
       return create(method.output, (await handler(request, context)) as never);
     };
+    const notice = Object.entries(noticeOfMethod(method) ?? {});
     const prepare = async (input: Message | AsyncIterable<Message>, context: HandlerContext) => {
+      for (const [name, value] of notice) context.responseHeader.set(name, value);
       await admit(policy, context);
       if (takesStream) {
         return validated(method, input as AsyncIterable<Message>);
