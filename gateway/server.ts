@@ -22,13 +22,14 @@ import { createSequence } from "#kernel/sequence.ts";
 import { createStanding } from "#kernel/standing.ts";
 import { createTicker } from "#kernel/ticker.ts";
 import { createTopics } from "#kernel/topics.ts";
+import { createBatch } from "#services/batch/index.ts";
 import { createIdentity, migrations as identityMigrations } from "#services/identity/index.ts";
 import { createJobs } from "#services/jobs/index.ts";
 import { createMeta } from "#services/meta/index.ts";
 import { createShares } from "#services/shares/index.ts";
 import { createStreams } from "#services/streams/index.ts";
 import { openAdminKey } from "./admin-key.ts";
-import { createCallContexts, requestIdOf } from "./call-context.ts";
+import { createCallContexts, performingAs, requestIdOf } from "./call-context.ts";
 import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
 import { createGate } from "./gate/gate.ts";
 import { permissionsByRole } from "./gate/policy.ts";
@@ -68,6 +69,9 @@ export async function startServer(config: Config, log: Logger): Promise<Server> 
     createJobs(kernel),
     createShares(kernel, () => url),
     createMeta(() => services),
+    createBatch(kernel, (request, { info, ...how }) =>
+      rest.perform(request, { ...how, ...performingAs(info) }),
+    ),
   ];
   await migrate(database, [
     ...eventMigrations,
