@@ -3,10 +3,21 @@ import { beforeAll, beforeEach, expect, it } from "vitest";
 import { onEachEngine } from "#test/support/databases.ts";
 import { expectReason } from "#test/support/server.ts";
 import type { Database, Queries } from "./database.ts";
+import { reasonOf } from "./errors.ts";
 
 const insert = (queries: Queries, id: number) => sql`insert into notes values (${id})`.execute(queries);
 const idsIn = async (queries: Queries) =>
   (await sql<{ id: number }>`select id from notes order by id`.execute(queries)).rows.map((row) => row.id);
+
+/** Gives a function that resolves once it has been called so many times. */
+function createMeeting(size: number): () => Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let present = 0;
+  return () => {
+    if (++present === size) resolve();
+    return promise;
+  };
+}
 
 onEachEngine((test) => {
   let database: Database;
@@ -115,6 +126,25 @@ onEachEngine((test) => {
     end();
     await expectReason(late as Promise<unknown>, "CANCELLED");
     expect(await idsIn(database.read)).toEqual([]);
+  });
+
+  it("survives transactions that wait for each other, of which one is to be tried again", async () => {
+    await write(1);
+    await write(2);
+    const touch = (id: number) =>
+      database.write((queries) => sql`update notes set id = id where id = ${id}`.execute(queries));
+    const meet = createMeeting(2);
+    const cross = (first: number, second: number) =>
+      database.atomically(async () => {
+        await touch(first);
+        // On SQLite the other cannot have begun.
+        if (database.engine === "postgres") await meet();
+        await touch(second);
+      });
+    const outcomes = await Promise.allSettled([cross(1, 2), cross(2, 1)]);
+    const failed = outcomes.filter((outcome) => outcome.status === "rejected");
+    expect(failed).toHaveLength(database.engine === "postgres" ? 1 : 0);
+    for (const { reason } of failed) expect(reasonOf(reason)).toBe("CONCURRENT_UPDATE");
   });
 
   it("tells whether it is atomic, also to what is called by and by", async () => {

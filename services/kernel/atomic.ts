@@ -38,10 +38,10 @@ export function withAtomic(base: Transactions): Database {
     },
     write(work) {
       const shared = storage.getStore();
-      if (!shared || shared.state === "committed") return base.write(work);
+      if (!shared || shared.state === "committed") return base.write(work).catch(explain);
       // Left over from a call that was given up: it must not outlive the others.
       if (shared.state === "ended") return Promise.reject(fail("CANCELLED"));
-      const joined = shared.last.then(() => nested(shared.queries, work));
+      const joined = shared.last.then(() => nested(shared.queries, work)).catch(explain);
       shared.last = joined.catch(() => {});
       return joined;
     },
@@ -90,4 +90,11 @@ async function nested<T>(queries: Queries, work: (queries: Queries) => Promise<T
     await sql`release savepoint joined`.execute(queries);
     throw error;
   }
+}
+
+/** PostgreSQL ends one of two transactions that wait for each other; trying it again helps. */
+function explain(error: unknown): never {
+  const { code } = error as { code?: unknown };
+  const deadlock = "40P01";
+  throw code === deadlock ? fail("CONCURRENT_UPDATE", { cause: error }) : error;
 }
