@@ -22,7 +22,14 @@ import {
   timeoutOf,
   urlOf,
 } from "./http.ts";
-import { type Operation, type Outcome, OutcomeSink, type Performing, requestOf } from "./perform.ts";
+import {
+  innerContext,
+  type Operation,
+  type Outcome,
+  OutcomeSink,
+  type Performing,
+  requestOf,
+} from "./perform.ts";
 import { type Parameter, parseQuery } from "./query.ts";
 import { type Capture, Router } from "./router.ts";
 import { nameOf, type Rule, rulesOf, ServiceConfig } from "./rules.ts";
@@ -400,7 +407,7 @@ class Call {
     const timeouts = [timeoutOf(req.headers), performing?.timeoutMs].filter((ms) => ms !== undefined);
     const timeoutMs = timeouts.length > 0 ? Math.min(...timeouts) : undefined;
     const contextValues = values?.();
-    return createHandlerContext({
+    const init = {
       service: this.#endpoint.method.parent,
       method: this.#endpoint.method,
       protocolName: "rest",
@@ -408,9 +415,10 @@ class Call {
       url: urlOf(req, query === "" ? path : `${path}?${query}`),
       requestHeader,
       requestSignal: performing?.signal ?? exchange.gone,
-      ...(timeoutMs !== undefined && { timeoutMs }),
       ...(contextValues && { contextValues }),
-    });
+    };
+    if (timeoutMs === undefined && performing) return innerContext(init);
+    return createHandlerContext({ ...init, ...(timeoutMs !== undefined && { timeoutMs }) });
   }
 
   async #input(target: ReturnType<Binding["target"]>): Promise<Message | AsyncIterable<Message>> {

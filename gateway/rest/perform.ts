@@ -1,6 +1,11 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { DescMethod, JsonValue } from "@bufbuild/protobuf";
-import type { ConnectError, ContextValues } from "@connectrpc/connect";
+import {
+  type ConnectError,
+  type ContextValues,
+  createContextValues,
+  type HandlerContext,
+} from "@connectrpc/connect";
 import { type Body, requireJson } from "./body.ts";
 import type { Refusals } from "./errors.ts";
 import type { Sink } from "./exchange.ts";
@@ -50,6 +55,29 @@ export function requestOf(
   return {
     req: { method, url: path, headers: incoming, resume() {} },
     body: new GivenBody(incoming["content-type"] ?? "application/json", body, refusals),
+  };
+}
+
+/**
+ * The context of a call within another. It ends with that one, and so does without the controllers and
+ * timers of a call that came by itself, which cost as much as a small call.
+ */
+export function innerContext(
+  init: Pick<HandlerContext, "service" | "method" | "protocolName" | "requestMethod" | "url"> & {
+    readonly requestHeader: Record<string, string>;
+    readonly requestSignal: AbortSignal;
+    readonly contextValues?: ContextValues;
+  },
+): HandlerContext & { abort(): void } {
+  const { service, method, protocolName, requestMethod, url, requestSignal: signal } = init;
+  return {
+    ...{ service, method, protocolName, requestMethod, url, signal },
+    timeoutMs: () => undefined,
+    requestHeader: new Headers(init.requestHeader),
+    responseHeader: new Headers(),
+    responseTrailer: new Headers(),
+    values: init.contextValues ?? createContextValues(),
+    abort() {},
   };
 }
 

@@ -49,6 +49,8 @@ interface Step {
   readonly id: string;
   readonly method: string;
   readonly template: Template;
+  /** Whether it has references, to earlier operations or to nothing. */
+  readonly refers: boolean;
   /** Places of the operations it refers to. */
   readonly refersTo: readonly number[];
 }
@@ -58,7 +60,7 @@ export function createBatchService(kernel: Kernel, perform: Perform): ServiceImp
   return {
     async batch(request, context) {
       const steps = stepsOf(request, originOf(context));
-      const run = new Run(steps, request.literal, context, perform);
+      const run = new Run(steps, context, perform);
       if (!request.atomic) {
         const places = steps.map(({ method, refersTo }) => ({ mutates: !isRead(method), refersTo }));
         await runAll(waits(places, orderOf(request.order)), together, (at) => run.step(at));
@@ -95,16 +97,14 @@ class Undone extends Error {
 /** One run of the operations of a batch. */
 class Run {
   readonly #steps: readonly Step[];
-  readonly #literal: boolean;
   readonly #context: HandlerContext;
   readonly #perform: Perform;
   readonly #performed: Performed[] = [];
   #signal: AbortSignal;
   #endsAt = Number.POSITIVE_INFINITY;
 
-  constructor(steps: readonly Step[], literal: boolean, context: HandlerContext, perform: Perform) {
+  constructor(steps: readonly Step[], context: HandlerContext, perform: Perform) {
     this.#steps = steps;
-    this.#literal = literal;
     this.#context = context;
     this.#perform = perform;
     this.#signal = context.signal;
@@ -145,7 +145,7 @@ class Run {
 
   async #answer(step: Step): Promise<Performed> {
     if (this.#signal.aborted) return this.#send(step, step.template, this.#cut());
-    if (this.#literal) return this.#send(step, step.template);
+    if (!step.refers) return this.#send(step, step.template);
     const failed = step.refersTo.find((place) => this.failed(place));
     if (failed !== undefined) {
       const operation = this.#steps[failed]?.id ?? "";
@@ -213,6 +213,7 @@ function stepsOf({ operations, literal }: BatchRequest, origin: Record<string, s
       id: ids[at] as string,
       method: operation.method,
       template,
+      refers: referred.length > 0,
       refersTo: referred.filter((place) => place < at),
     };
   });

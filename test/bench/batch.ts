@@ -3,7 +3,7 @@
  * on the clock, over one keep-alive HTTP/1.1 connection and over one HTTP/2 connection. The server
  * runs in a process of its own, this one.
  *
- *   npm run bench:batch [-- rounds]
+ *   npm run bench:batch [-- slices]
  */
 import { fork } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -16,9 +16,12 @@ import { startServer } from "#gateway/server.ts";
 
 const reads = 100;
 const apiKey = "sk_bench_admin";
+const sliceRounds = 10;
+/** Slices that are not counted. */
+const warmUp = 5;
 
 if (process.argv[2] === "serve") await serve(process.argv[3] as string);
-else await measure(Number(process.argv[2] ?? 40));
+else await measure(Number(process.argv[2] ?? 15));
 
 /** The server's side: tells its URL, and its CPU time in microseconds whenever it is asked. */
 async function serve(dataDir: string): Promise<void> {
@@ -53,7 +56,7 @@ interface Client {
   close(): void;
 }
 
-async function measure(rounds: number): Promise<void> {
+async function measure(slices: number): Promise<void> {
   const dataDir = mkdtempSync(join(tmpdir(), "portolan-bench-"));
   const child = fork(import.meta.filename, ["serve", dataDir]);
   const next = <T>() =>
@@ -80,20 +83,28 @@ async function measure(rounds: number): Promise<void> {
       demand(results.length === reads && results.every((result) => result.status === 200));
     };
 
-    async function cost(round: () => Promise<void>) {
-      for (let i = 0; i < rounds; i++) await round();
+    async function slice(round: () => Promise<void>): Promise<Cost> {
       const cpu = await cpuMs();
       const started = performance.now();
-      for (let i = 0; i < rounds; i++) await round();
-      const clockMs = (performance.now() - started) / rounds;
-      return { cpuMs: ((await cpuMs()) - cpu) / rounds, clockMs };
+      for (let i = 0; i < sliceRounds; i++) await round();
+      const clockMs = performance.now() - started;
+      return { cpuMs: ((await cpuMs()) - cpu) / sliceRounds, clockMs: clockMs / sliceRounds };
     }
 
-    console.log(`${reads} reads of a job, mean of ${rounds} rounds after as many to warm up\n`);
-    console.log("                        CPU of the server   time      CPU ratio   time ratio");
+    /** The medians of both, taken in turns, so that what else the machine does falls on both. */
+    async function compare(one: () => Promise<void>, other: () => Promise<void>): Promise<[Cost, Cost]> {
+      const costs: [Cost, Cost][] = [];
+      for (let i = -warmUp; i < slices; i++) {
+        const pair: [Cost, Cost] = [await slice(one), await slice(other)];
+        if (i >= 0) costs.push(pair);
+      }
+      return [medianOf(costs.map(([each]) => each)), medianOf(costs.map(([, each]) => each))];
+    }
+
+    console.log(`${reads} reads of a job; medians of ${slices} slices of ${sliceRounds} rounds\n`);
+    console.log("                         CPU of the server        time    CPU ratio  time ratio");
     for (const [name, client] of [["HTTP/1.1", http1] as const, ["HTTP/2  ", overHttp2(url)] as const]) {
-      const single = await cost(byRequests(client.send));
-      const batch = await cost(byBatch(client.send));
+      const [single, batch] = await compare(byRequests(client.send), byBatch(client.send));
       print(`${reads} requests, ${name}`, single);
       print(`one batch,    ${name}`, batch, single);
       client.close();
@@ -115,6 +126,14 @@ function print(name: string, cost: Cost, against?: Cost): void {
   const ratio = (part: number, whole: number) => `${((part / whole) * 100).toFixed(0)} %`.padStart(12);
   const ratios = against ? ratio(cost.cpuMs, against.cpuMs) + ratio(cost.clockMs, against.clockMs) : "";
   console.log(`${name.padEnd(24)}${ms(cost.cpuMs)}      ${ms(cost.clockMs)}${ratios}`);
+}
+
+function medianOf(costs: readonly Cost[]): Cost {
+  const middle = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1] ?? 0;
+  return {
+    cpuMs: middle(costs.map((cost) => cost.cpuMs)),
+    clockMs: middle(costs.map((cost) => cost.clockMs)),
+  };
 }
 
 /** Makes the jobs to read, and gives their paths. */

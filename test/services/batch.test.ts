@@ -402,6 +402,15 @@ onEachEngine((database) => {
       expect(outcomes.filter(({ json }) => !json.rolledBack)).toHaveLength(5);
     });
 
+    it("waits for no other write, not even for the count of a key's usage", async () => {
+      const key = await server.newKey(Role.VIEWER);
+      const usage = { method: "GET", path: `/api/v1/api-keys/${key.id}/usage` };
+      await server.rest("GET", "/v3/jobs", { apiKey: key.secret });
+      const { json } = await send([register(newName()), usage], { atomic: true });
+      expect(statuses(json.results)).toEqual([201, 200]);
+      expect(json.results[1].body.callCount).toBe("1");
+    });
+
     it("revokes a key at once when it commits", async () => {
       const key = await server.newKey(Role.VIEWER);
       expect((await server.rest("GET", "/v3/jobs", { apiKey: key.secret })).status).toBe(200);
