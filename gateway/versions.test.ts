@@ -10,6 +10,7 @@ import {
 import pino from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { fail } from "#kernel/errors.ts";
+import { createStanding } from "#kernel/standing.ts";
 import { createConnectLane } from "./connect/lane.ts";
 import { createGate } from "./gate/gate.ts";
 import { type Listener, listen } from "./listener.ts";
@@ -44,7 +45,13 @@ beforeAll(async () => {
   };
   const log = pino({ level: "silent" });
   const authenticator = { authenticate: async () => undefined };
-  const gate = createGate({ database: undefined as never, log, authenticator });
+  const gate = createGate({
+    database: undefined as never,
+    log,
+    authenticator,
+    standing: createStanding(),
+    usage: { count() {} },
+  });
   const endpoints = gate.bind({ service, handlers });
   const contextValues = createContextValues;
   const connect = createConnectLane({ endpoints, ungated: [], contextValues, log });

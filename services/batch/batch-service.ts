@@ -170,7 +170,7 @@ class Run {
   }
 
   #send({ id, method }: Step, template: Template, error?: ConnectError): Promise<Performed> {
-    const { replay: _, ...info } = this.#context.values.get(callInfo);
+    const { replay: _, audit: __, ...info } = this.#context.values.get(callInfo);
     const leftMs = Math.max(1, Math.ceil(this.#endsAt - performance.now()));
     return this.#perform(
       { ...template, method },

@@ -105,6 +105,18 @@ onEachEngine((test) => {
     expect(calls).toEqual(["in the work", "first", "second", "at once"]);
   });
 
+  it("does afterwards what must not be undone", async () => {
+    const work = database.atomically(async () => {
+      await write(1);
+      await database.afterwards(async () => void (await write(2)));
+      throw new Error("no");
+    });
+    await expect(work).rejects.toThrow("no");
+    expect(await idsIn(database.read)).toEqual([2]);
+    await database.afterwards(async () => void (await write(3)));
+    expect(await idsIn(database.read)).toEqual([2, 3]);
+  });
+
   it("joins an atomic call within another", async () => {
     const work = database.atomically(async () => {
       await database.atomically(() => write(1));

@@ -10,6 +10,7 @@ export type Transactions = Pick<Database, "engine" | "read" | "write" | "close">
 interface Shared {
   readonly queries: Queries;
   readonly afterCommit: (() => void)[];
+  readonly afterwards: (() => Promise<void>)[];
   /** The last of the writes that joined: they run one after the other. */
   last: Promise<unknown>;
   /** Open while the work runs, ended until its fate is known and when that was a rollback. */
@@ -48,22 +49,33 @@ export function withAtomic(base: Transactions): Database {
     async atomically(work) {
       if (current()) return work();
       const afterCommit: (() => void)[] = [];
+      const afterwards: (() => Promise<void>)[] = [];
       let shared: Shared | undefined;
       // SQLite runs the work from its queue, where the caller's asynchronous context is not.
       const asCaller = AsyncLocalStorage.snapshot();
-      const result = await base.write((queries) => {
-        const opened: Shared = { queries, afterCommit, last: Promise.resolve(), state: "open" };
-        shared = opened;
-        return asCaller(() => storage.run(opened, untilEnd, opened, work));
-      });
-      if (shared) shared.state = "committed";
-      for (const done of afterCommit) done();
-      return result;
+      try {
+        const result = await base.write((queries) => {
+          const last = Promise.resolve();
+          const opened: Shared = { queries, afterCommit, afterwards, last, state: "open" };
+          shared = opened;
+          return asCaller(() => storage.run(opened, untilEnd, opened, work));
+        });
+        if (shared) shared.state = "committed";
+        for (const done of afterCommit) done();
+        return result;
+      } finally {
+        for (const each of afterwards) await each();
+      }
     },
     afterCommit(done) {
       const shared = current();
       if (shared) shared.afterCommit.push(done);
       else done();
+    },
+    async afterwards(work) {
+      const shared = current();
+      if (shared) shared.afterwards.push(work);
+      else await work();
     },
     close: () => base.close(),
   };

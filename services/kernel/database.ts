@@ -34,6 +34,11 @@ export interface Database {
   readonly isAtomic: boolean;
   /** Calls back when what has been written is on disk: at once, or at the end of `atomically`. */
   afterCommit(done: () => void): void;
+  /**
+   * Does what must not be undone with `atomically`: at once, or when that has ended, either way, and
+   * before it settles. `work` does not reject.
+   */
+  afterwards(work: () => Promise<void>): Promise<void>;
   close(): Promise<void>;
 }
 

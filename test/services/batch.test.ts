@@ -1,8 +1,9 @@
 import { fromJson, type JsonValue, toJson } from "@bufbuild/protobuf";
-import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { timestampFromDate, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BatchOrder, BatchService } from "#gen/portolan/batch/v1/batch_service_pb.js";
+import { AuditLogService } from "#gen/portolan/identity/v1/audit_log_service_pb.js";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import { onEachEngine } from "#test/support/databases.ts";
@@ -20,6 +21,8 @@ onEachEngine((database) => {
   let server: TestServer;
   let deviceGroupId: string;
   let names = 0;
+  /** So that nothing happens to a job meanwhile. */
+  const later = timestampFromDate(new Date("2099-01-01"));
   const newName = () => `batch-${names++}`;
 
   /** Sends a batch; the second part of the URL tells the surface. */
@@ -52,7 +55,7 @@ onEachEngine((database) => {
 
   describe("a batch", () => {
     it("answers every operation in order, as if each had been sent alone", async () => {
-      const { job } = await jobs().createJob({ name: "one", deviceGroupId });
+      const { job } = await jobs().createJob({ name: "one", deviceGroupId, scheduledAt: later });
       const path = `/v3/jobs/${job?.jobId}`;
       const alone = await server.rest("GET", path);
       const { status, json } = await send([
@@ -246,8 +249,8 @@ onEachEngine((database) => {
         { method: "GET", path: "/v3/jobs/{{op5.body.nothing}}" },
       ]);
       expect(statuses(json.results)).toEqual([400, 404, 424, 424, 200, 400]);
-      const [later, , dependant, , , missing] = json.results;
-      expect(later.body).toMatchObject({
+      const [early, , dependant, , , missing] = json.results;
+      expect(early.body).toMatchObject({
         error: "REFERENCE_NOT_FOUND",
         details: { reference: "{{op2.body.job.jobId}}" },
       });
@@ -351,6 +354,24 @@ onEachEngine((database) => {
       // The key was not spent.
       const later = await send([create("x", { headers: { "Idempotency-Key": key } })]);
       expect(later.json.results[0].headers["idempotency-replayed"]).toBeUndefined();
+    });
+
+    it("leaves in the audit log what was refused, and nothing of what was undone", async () => {
+      const requestId = newName();
+      const operations = [register(newName()), { method: "DELETE", path: "/v3/jobs/none" }];
+      const rowsOf = async (id: string) => {
+        const logs = server.client(AuditLogService, server.admin);
+        return (await logs.listAuditLogs({ requestId: `${requestId}:${id}` })).auditLogs;
+      };
+      const headers = { "x-request-id": requestId };
+      await server.rest("POST", "/api/v1/batch", { headers, body: { operations, atomic: true } });
+      expect(await rowsOf("op1")).toEqual([]);
+      expect(await rowsOf("op2")).toMatchObject([{ action: "DeleteJob", reason: "JOB_NOT_FOUND" }]);
+      await server.rest("POST", "/api/v1/batch", {
+        headers,
+        body: { operations: [operations[0]], atomic: true },
+      });
+      expect(await rowsOf("op1")).toMatchObject([{ action: "RegisterResource" }]);
     });
 
     it("is atomic over RPC", async () => {
