@@ -28,6 +28,10 @@ describe("an operation without a socket", () => {
 
   test.each<[string, Operation]>([
     ["a read", { method: "GET", path: "/v1/voyages/7?view=2" }],
+    [
+      "a read of what the client has",
+      { method: "GET", path: "/v1/voyages/7", headers: { "if-none-match": "*" } },
+    ],
     ["a body", { method: "POST", path: "/v1/voyages", headers: json, body: { displayName: "é", crew: 3 } }],
     ["a HEAD", { method: "HEAD", path: "/v1/voyages/7" }],
     ["a wrong field", { method: "POST", path: "/v1/voyages", headers: json, body: { colour: 1 } }],
@@ -54,10 +58,7 @@ describe("an operation without a socket", () => {
     const input = host.input;
     const { status, json, headers: answered } = await transcoder.perform(operation);
     expect([status, json]).toEqual([sent.status, sent.text ? sent.json : undefined]);
-    expect([answered["content-type"], answered.allow]).toEqual([
-      sent.headers["content-type"],
-      sent.headers.allow,
-    ]);
+    for (const name of ["content-type", "allow", "etag"]) expect(answered[name]).toBe(sent.headers[name]);
     expect(host.input).toEqual(input);
   });
 
@@ -90,7 +91,12 @@ describe("an operation without a socket", () => {
     );
     expect([outcome.status, outcome.headers]).toEqual([
       400,
-      { "x-request-id": "r1", "x-user": "ada", "content-type": "application/json" },
+      {
+        "x-request-id": "r1",
+        "x-user": "ada",
+        "cache-control": "no-store",
+        "content-type": "application/json",
+      },
     ]);
   });
 
