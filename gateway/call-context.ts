@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { type ContextValues, createContextValues } from "@connectrpc/connect";
-import { callInfo } from "#kernel/call.ts";
+import { type CallInfo, callInfo } from "#kernel/call.ts";
 import { slotCount } from "#kernel/ticker.ts";
 import type { Request } from "./connect/lane.ts";
+import type { Performing } from "./rest/index.ts";
 
 /** A step that has no factor in common with the number of slots, so that connections spread evenly. */
 const slotStep = 37;
@@ -30,8 +31,14 @@ export function createCallContexts(): (request: Request, route?: string) => Cont
   };
 }
 
+/** How the transcoder serves an operation that is part of another call. */
+export const performingAs = (info: CallInfo): Performing => ({
+  contextValues: createContextValues().set(callInfo, info),
+  responseHeaders: { "x-request-id": info.requestId },
+});
+
 /** The request id that the client sent, if it is sane, or a new one; asked twice, the same. */
-export function requestIdOf(request: Request): string {
+export function requestIdOf(request: Pick<Request, "headers">): string {
   const sent = request.headers["x-request-id"];
   if (typeof sent === "string" && /^[\w.:-]{1,128}$/.test(sent)) return sent;
   const made = randomUUID();

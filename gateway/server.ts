@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import { join } from "node:path";
 import { createRegistry, type DescService } from "@bufbuild/protobuf";
 import type { Logger } from "pino";
@@ -24,12 +25,14 @@ import { createSequence } from "#kernel/sequence.ts";
 import { createStanding } from "#kernel/standing.ts";
 import { createTicker } from "#kernel/ticker.ts";
 import { createTopics } from "#kernel/topics.ts";
+import { createBatch } from "#services/batch/index.ts";
 import { createIdentity, migrations as identityMigrations } from "#services/identity/index.ts";
 import { createJobs } from "#services/jobs/index.ts";
+import { createMeta } from "#services/meta/index.ts";
 import { createShares } from "#services/shares/index.ts";
 import { createStreams } from "#services/streams/index.ts";
 import { openAdminKey } from "./admin-key.ts";
-import { createCallContexts, requestIdOf } from "./call-context.ts";
+import { createCallContexts, performingAs, requestIdOf } from "./call-context.ts";
 import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
 import { createCors } from "./cors.ts";
 import { createDocuments, type Documents } from "./docs/serve.ts";
@@ -52,6 +55,7 @@ import { createReflection } from "./reflection.ts";
 import { createTranscoder } from "./rest/index.ts";
 import { setSecurityHeaders } from "./security-headers.ts";
 import { dialectOf, dialectOfPath, transcodingError } from "./surfaces.ts";
+import { versionSelection } from "./versions.ts";
 
 /** How long calls in flight may take to finish when the server stops, in milliseconds. */
 const drainMs = 10_000;
@@ -86,6 +90,10 @@ export async function startServer(
     createStreams(kernel),
     createJobs(kernel),
     createShares(kernel, () => url),
+    createMeta(() => services),
+    createBatch(kernel, (request, { info, ...how }) =>
+      rest.perform(request, { ...how, ...performingAs(info) }),
+    ),
   ];
   await migrate(database, [
     ...eventMigrations,
@@ -142,7 +150,8 @@ export async function startServer(
   health.setServing(false);
   const reflection = createReflection(services);
   const contextValues = createCallContexts();
-  const stray = (request: Request) => admission.stray(request.socket?.remoteAddress ?? "");
+  const stray = ({ socket }: { readonly socket?: unknown }) =>
+    admission.stray((socket as Socket | undefined)?.remoteAddress ?? "");
   const connect = createConnectLane({
     endpoints,
     ungated: [
@@ -165,6 +174,7 @@ export async function startServer(
     stray,
     credentialQueryParameters: ["token", "access_token"],
     error: transcodingError,
+    ...versionSelection,
     onDone: ({ error, method, req }) => {
       if (error) observer.refuse(refusalOf(req, "rest", error, method));
     },

@@ -26,7 +26,7 @@ it("puts one resource, or an answer that holds none, under data", () => {
 });
 
 it("puts success beside the fleet's own fields", () => {
-  expect(dialectOf(listJobs).envelope?.({ jobs: [], count: 0 }, response(), listJobs)).toEqual({
+  expect(dialectOf(listJobs, "/v3/jobs").envelope?.({ jobs: [], count: 0 }, response(), listJobs)).toEqual({
     success: true,
     jobs: [],
     count: 0,

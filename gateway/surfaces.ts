@@ -22,6 +22,7 @@ import {
   surface as surfaceOption,
 } from "#gen/portolan/options/v1/surface_pb.js";
 import { fail, type Reason, reasonOf } from "#kernel/errors.ts";
+import { versionedSurfaces } from "#services/meta/versions.ts";
 import { maxMessageBytes } from "./connect/lane.ts";
 import { envelopes } from "./envelopes.ts";
 import type { Dialect, TranscoderOptions } from "./rest/index.ts";
@@ -35,18 +36,34 @@ const enumStyles: Record<EnumStyle, NonNullable<Dialect["enumStyle"]>> = {
   [EnumStyle.SHORT_LOWER]: "short-lower",
 };
 
-/** The REST dialect of a method: that of its service's surface, with the method's own status. */
-export function dialectOf(method: DescMethod): Dialect {
-  return surfaceDialect(getOption(method.parent, surfaceOption), getOption(method, rest).successStatus);
+/** The REST dialect of a binding: that of its surface, with the method's own status. */
+export function dialectOf(method: DescMethod, template: string): Dialect {
+  return surfaceDialect(surfaceOf(method, template), getOption(method, rest).successStatus);
 }
 
-/** The dialect in which a path that has no method is refused: that of the surface it looks like. */
-export function dialectOfPath(path: string): Dialect {
-  if (/^\/(v3|prod)(\/|$)/.test(path)) return surfaceDialect(Surface.FLEET);
-  if (/^\/v[12](\/|$)/.test(path)) return surfaceDialect(Surface.PLATFORM);
-  if (path.startsWith("/api/")) return surfaceDialect(Surface.INTEGRATION);
-  return surfaceDialect(Surface.UNSPECIFIED);
+/** The surface of a binding: that of its service, or, where that has none, the one its path lies in. */
+export const surfaceOf = (method: DescMethod, template: string): Surface =>
+  getOption(method.parent, surfaceOption) || surfaceOfPath(template);
+
+/** The dialect in which a path that has no method is refused: that of the surface it lies in. */
+export const dialectOfPath = (path: string): Dialect => surfaceDialect(surfaceOfPath(path));
+
+/** The URL prefixes of the surfaces, the longest first; one that two share belongs to the first. */
+const prefixes = [...versionedSurfaces]
+  .flatMap(([surface, { versions, unversionedPaths }]) =>
+    [...versions.map(({ path }) => path), ...unversionedPaths].map((prefix) => ({ surface, prefix })),
+  )
+  .filter(({ prefix }) => prefix !== "")
+  .sort((a, b) => b.prefix.length - a.prefix.length);
+
+function surfaceOfPath(path: string): Surface {
+  const found = prefixes.find(({ prefix }) => isBelow(path, prefix));
+  return found?.surface ?? Surface.UNSPECIFIED;
 }
+
+/** Whether a path is a prefix of whole segments, or lies below it. */
+export const isBelow = (path: string, prefix: string): boolean =>
+  path === prefix || path.startsWith(`${prefix}/`);
 
 /** One object for each dialect: the transcoder keeps compiled plans for each. */
 const dialects = new Map<string, Dialect>();
@@ -90,6 +107,9 @@ const statuses: Partial<Record<Reason, number>> = {
   METHOD_NOT_ALLOWED: 405,
   UNKNOWN_METHOD: 404,
   ETAG_MISMATCH: 412,
+  UNSUPPORTED_VERSION: 415,
+  FAILED_DEPENDENCY: 424,
+  BATCH_ROLLED_BACK: 424,
 };
 
 const errorStatus = (error: ConnectError): number | undefined => {
@@ -106,6 +126,8 @@ const fleetNames: Partial<Record<Reason, string>> = {
   INVALID_FILTER: "invalid_request",
   INVALID_SORT: "invalid_request",
   INVALID_FIELD_MASK: "invalid_request",
+  VERSION_CONFLICT: "invalid_request",
+  UNSUPPORTED_VERSION: "UnsupportedMediaType",
 };
 
 const oauthNames: Partial<Record<Reason, string>> = {
@@ -126,16 +148,22 @@ const violationsOf = (error: ConnectError) =>
     })),
   );
 
+/** The versions that could have been asked for, where an error is about that. */
+const supportedOf = (error: ConnectError): string[] | undefined =>
+  metadataOf(error).supported_versions?.split(",");
+
 const metadataOf = (error: ConnectError) => error.findDetails(ErrorInfoSchema)[0]?.metadata ?? {};
 
 const errorBodies: Partial<Record<ErrorBody, (error: ConnectError, info: ErrorInfo) => JsonValue>> = {
   [ErrorBody.FLEET](error, { httpStatus, requestId }) {
     const reason = reasonOf(error) ?? "INTERNAL";
     const violations = violationsOf(error);
+    const supportedVersions = supportedOf(error);
     return {
       success: false,
       error: fleetNames[reason] ?? reason,
       message: error.rawMessage,
+      ...(supportedVersions && { supportedVersions }),
       code: httpStatus,
       details: { reason, ...metadataOf(error), ...(violations.length > 0 && { violations }) },
       requestId: requestId ?? "",
@@ -149,18 +177,22 @@ const errorBodies: Partial<Record<ErrorBody, (error: ConnectError, info: ErrorIn
   },
   [ErrorBody.PLAIN](error) {
     const violations = violationsOf(error);
+    const supportedVersions = supportedOf(error);
     return {
       error: error.rawMessage,
       code: reasonOf(error) ?? "INTERNAL",
+      ...(supportedVersions && { supportedVersions }),
       ...(violations.length > 0 && { details: violations }),
     };
   },
   [ErrorBody.PLATFORM](error, { requestId }) {
+    const supportedVersions = supportedOf(error);
     return {
       error: {
         code: reasonOf(error) ?? "INTERNAL",
         message: error.rawMessage,
         details: violationsOf(error),
+        ...(supportedVersions && { supported_versions: supportedVersions }),
         request_id: requestId ?? "",
         timestamp: new Date().toISOString(),
       },

@@ -28,7 +28,7 @@ export function asyncApiDocument(contract: Contract, about: About): JsonObject {
   for (const method of contract.services.flatMap((service) => service.methods)) {
     if (method.methodKind !== "server_streaming") continue;
     const rules = rulesOf(method);
-    const surface = surfaceOf(method, rules[0]?.template);
+    const surface = surfaceOf(method, rules[0]?.template ?? "");
     messages[method.output.name] ??= {
       name: method.output.name,
       title: method.output.name,

@@ -190,7 +190,7 @@ class OpenApi {
 
   #responses(rule: Rule, surface: DocumentedSurface): JsonObject {
     const { method } = rule;
-    const { successStatus = 200 } = dialectOf(method);
+    const { successStatus = 200 } = dialectOf(method, rule.template);
     const errors = errorsOf(rule, surface, this.#contract);
     return {
       [successStatus]: {

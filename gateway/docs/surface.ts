@@ -1,7 +1,7 @@
-import { type DescMethod, getOption } from "@bufbuild/protobuf";
-import { SurfaceSchema, surface as surfaceOption } from "#gen/portolan/options/v1/surface_pb.js";
+import type { DescMethod } from "@bufbuild/protobuf";
+import { SurfaceSchema } from "#gen/portolan/options/v1/surface_pb.js";
 import { Spelling } from "../rest/index.ts";
-import { dialectOf } from "../surfaces.ts";
+import { dialectOf, surfaceOf } from "../surfaces.ts";
 import type { Contract } from "./contract.ts";
 
 /** One REST dialect as the documents speak of it. */
@@ -18,11 +18,11 @@ export interface DocumentedSurface {
 export function createSurfaces({
   registry,
   comment,
-}: Contract): (method: DescMethod, template?: string) => DocumentedSurface {
+}: Contract): (method: DescMethod, template: string) => DocumentedSurface {
   const known = new Map<number, DocumentedSurface>();
   const described = registry.getEnum(SurfaceSchema.typeName);
-  return (method) => {
-    const number = getOption(method.parent, surfaceOption);
+  return (method, template) => {
+    const number = surfaceOf(method, template);
     const there = known.get(number);
     if (there) return there;
     const name = number === 0 ? "plain" : (SurfaceSchema.value[number]?.localName ?? "").toLowerCase();
@@ -31,7 +31,7 @@ export function createSurfaces({
       name,
       prefix: name.charAt(0).toUpperCase() + name.slice(1),
       description: value ? comment(value) : "",
-      spelling: new Spelling(dialectOf(method), registry),
+      spelling: new Spelling(dialectOf(method, template), registry),
     };
     known.set(number, surface);
     return surface;

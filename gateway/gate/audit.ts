@@ -52,13 +52,18 @@ export function createAudit(database: Database, log: Logger) {
         const result = error
           ? { ...unchanged, code: codeName(error), reason: reasonOf(error) ?? "" }
           : unchanged;
-        try {
-          await database.write((queries) =>
-            appendAudit(queries, principal.tenantId, entryOf(info, audit, result)),
-          );
-        } catch (err) {
-          log.error({ err, requestId: info.requestId, action: audit.action }, "an audit row was not written");
-        }
+        await database.afterwards(async () => {
+          try {
+            await database.write((queries) =>
+              appendAudit(queries, principal.tenantId, entryOf(info, audit, result)),
+            );
+          } catch (err) {
+            log.error(
+              { err, requestId: info.requestId, action: audit.action },
+              "an audit row was not written",
+            );
+          }
+        });
       },
     };
   };

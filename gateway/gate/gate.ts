@@ -10,6 +10,7 @@ import { fail, reasonOf } from "#kernel/errors.ts";
 import type { Registration } from "#kernel/kernel.ts";
 import type { Standing } from "#kernel/standing.ts";
 import type { Observer } from "../observe/observer.ts";
+import { noticeOfMethod } from "../versions.ts";
 import { toFailure } from "../wire-error.ts";
 import { type Admission, type MethodRules, rulesOf } from "./admission/index.ts";
 import { createAudit } from "./audit.ts";
@@ -159,7 +160,9 @@ export function createGate(options: GateOptions) {
       const request = takesStream ? leaseOf(standing, context).bound(ready as AsyncIterable<Message>) : ready;
       return create(method.output, (await handler(request, context)) as never);
     };
+    const notice = Object.entries(noticeOfMethod(method) ?? {});
     const prepare = async (input: Message | AsyncIterable<Message>, context: HandlerContext) => {
+      for (const [name, value] of notice) context.responseHeader.set(name, value);
       if (!context.values.get(entered)) await admit(policy, rules, context);
       const denial = context.values.get(entered)?.denial;
       if (denial) throw denial;

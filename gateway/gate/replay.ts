@@ -49,7 +49,11 @@ export function createReplay(database: Database) {
     const scope = [tenantId, name, key].join("\n");
     const seal = createSeal(scope);
     const requestHash = seal.digest(toBinary(method.input, input));
-    while (running.has(scope)) await running.get(scope)?.catch(() => {});
+    while (running.has(scope)) {
+      // The other call may itself be waiting for this transaction to end.
+      if (database.isAtomic) throw fail("CONCURRENT_UPDATE", { message: "The Idempotency-Key is in use" });
+      await running.get(scope)?.catch(() => {});
+    }
 
     const attempt = (async () => {
       const stored = await recall(tenantId, method, key, seal, requestHash);

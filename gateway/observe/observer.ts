@@ -129,7 +129,7 @@ export const methodName = (method: DescMethod): string => `${method.parent.typeN
 
 /** The refusal of a request, with its id and headers. */
 export function refusalOf(
-  request: Request,
+  request: Pick<Request, "headers">,
   protocol: string,
   error: ConnectError,
   method?: DescMethod,

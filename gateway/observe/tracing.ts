@@ -100,7 +100,7 @@ export function startTracing(otel: OtelEnv, log: Logger): Tracing {
         ...(principal && { "enduser.id": principal.subject, "portolan.tenant": principal.tenantId }),
         ...(isStream(call.method) && { "portolan.messages_sent": call.messages }),
       });
-      finish(span, call.protocol, call.method, call.error);
+      finish(span, call.protocol, call.method, call.error, call.context.values.get(callInfo).route);
     },
     refused({ method, protocol, error, requestId, header }) {
       if (!method) return;
@@ -160,10 +160,16 @@ function requestAttributes({ protocol, context }: Call): Attributes {
   };
 }
 
-function finish(span: Span, protocol: string, method: DescMethod, error: ConnectError | undefined): void {
+function finish(
+  span: Span,
+  protocol: string,
+  method: DescMethod,
+  error: ConnectError | undefined,
+  route = "",
+): void {
   span.setAttribute(semantic.ATTR_RPC_STATUS_CODE, error ? statusName(error.code) : "OK");
   if (protocol === "rest") {
-    const dialect = dialectOf(method);
+    const dialect = dialectOf(method, route);
     const status = error ? httpStatusOf(error, dialect) : (dialect.successStatus ?? 200);
     span.setAttribute(semantic.ATTR_HTTP_RESPONSE_STATUS_CODE, status);
   }

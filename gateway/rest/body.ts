@@ -8,6 +8,12 @@ import { mediaType, type Request } from "./http.ts";
 
 const MAX_DEPTH = 100;
 
+/** Where a call reads the body of its request. */
+export type Body = Pick<
+  BodyReader,
+  "contentType" | "bytes" | "chunks" | "form" | "isForm" | "json" | "lines" | "isLines"
+>;
+
 /** Reads request bodies: the coding undone, the size limited, the JSON strict. */
 export class BodyReader {
   readonly #req: Request;
@@ -66,7 +72,7 @@ export class BodyReader {
 
   /** The whole body as JSON; undefined if it is empty. */
   async json(): Promise<JsonValue | undefined> {
-    this.requireJson();
+    requireJson(this.contentType, this.#refusals);
     const bytes = await this.bytes();
     return bytes.length === 0 ? undefined : this.parse(bytes, "the body");
   }
@@ -112,19 +118,11 @@ export class BodyReader {
     throw this.#refusals.of("malformed", "the body is not a valid multipart/form-data form");
   }
 
-  /** Refuses a content type that is not JSON; none at all counts as JSON. */
-  requireJson(): void {
-    const { type, charset } = mediaType(this.contentType);
-    const json = type === "" || type === "application/json" || /^application\/[^/]+\+json$/.test(type);
-    if (!json) throw this.#unsupported(`${type} is not a content type of this method; use application/json`);
-    this.#requireUtf8(charset);
-  }
-
   /** Whether a stream of messages comes as lines of JSON rather than as one JSON document. */
   isLines(): boolean {
     const { type, charset } = mediaType(this.contentType);
     if (!["", "application/x-ndjson", "application/ndjson", "application/jsonl"].includes(type)) return false;
-    this.#requireUtf8(charset);
+    requireUtf8(charset, this.#refusals);
     return true;
   }
 
@@ -145,12 +143,6 @@ export class BodyReader {
       return JSON.parse(text) as JsonValue;
     } catch {
       throw refuse("malformed", "is not valid JSON");
-    }
-  }
-
-  #requireUtf8(charset: string | undefined): void {
-    if (charset && charset !== "utf-8" && charset !== "utf8" && charset !== "us-ascii") {
-      throw this.#unsupported(`JSON is UTF-8, not ${charset}`);
     }
   }
 
@@ -205,6 +197,22 @@ export class BodyReader {
 
   #unsupported(message: string): ConnectError {
     return this.#refusals.of("unsupported-media-type", message);
+  }
+}
+
+/** Refuses a content type that is not JSON; none at all counts as JSON. */
+export function requireJson(contentType: string, refusals: Refusals): void {
+  const { type, charset } = mediaType(contentType);
+  if (type !== "" && type !== "application/json" && !/^application\/[^/]+\+json$/.test(type)) {
+    const message = `${type} is not a content type of this method; use application/json`;
+    throw refusals.of("unsupported-media-type", message);
+  }
+  requireUtf8(charset, refusals);
+}
+
+function requireUtf8(charset: string | undefined, refusals: Refusals): void {
+  if (charset && charset !== "utf-8" && charset !== "utf8" && charset !== "us-ascii") {
+    throw refusals.of("unsupported-media-type", `JSON is UTF-8, not ${charset}`);
   }
 }
 

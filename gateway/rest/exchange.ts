@@ -3,10 +3,10 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { type Coding, chooseCoding, compress, isCompressible } from "./compression.ts";
 import type { Dialect } from "./dialect.ts";
 import { httpStatusOf, retryAfter, statusJson } from "./errors.ts";
-import type { Request, Response } from "./http.ts";
+import type { Incoming } from "./http.ts";
 
-/** What HTTP/1.1 and HTTP/2 responses have in common. */
-interface Sink {
+/** What responses over HTTP/1.1 and HTTP/2, and such that go over no socket, have in common. */
+export interface Sink {
   statusCode: number;
   readonly headersSent: boolean;
   readonly writableEnded: boolean;
@@ -16,6 +16,8 @@ interface Sink {
   flushHeaders(): void;
   write(chunk: string | Uint8Array): boolean;
   end(chunk?: string | Uint8Array): unknown;
+  /** Takes a body of JSON as it is, where nobody needs its bytes. */
+  endJson?(json: JsonValue): void;
   once(event: string, listener: () => void): unknown;
   off(event: string, listener: () => void): unknown;
   destroy(): unknown;
@@ -37,7 +39,9 @@ const OWN_HEADERS = new Set([
 
 /** One request and its response; writes the response, whatever the HTTP version. */
 export class Exchange {
-  readonly req: Request;
+  readonly req: Incoming;
+  /** The media type of JSON bodies. */
+  jsonType = "application/json";
   /** The error that was answered, or that ended the stream. */
   error: ConnectError | undefined;
   readonly #sink: Sink;
@@ -47,13 +51,13 @@ export class Exchange {
   readonly #gone = new AbortController();
   #brokenOff = false;
 
-  constructor(req: Request, res: Response, dialect: Dialect, registry: Registry | undefined) {
+  constructor(req: Incoming, sink: Sink, dialect: Dialect, registry: Registry | undefined) {
     this.req = req;
-    this.#sink = res as unknown as Sink;
+    this.#sink = sink;
     this.#dialect = dialect;
     this.#registry = registry;
     this.#headOnly = req.method === "HEAD";
-    res.once("close", () => {
+    sink.once("close", () => {
       if (!this.#sink.writableEnded)
         this.#gone.abort(new ConnectError("the client went away", Code.Canceled));
     });
@@ -87,13 +91,25 @@ export class Exchange {
     return this.#gone.signal;
   }
 
+  /** Whether a body of JSON is taken as a value, which has no coding. */
+  get takesJson(): boolean {
+    return this.#sink.endJson !== undefined;
+  }
+
   /** Adds headers that a handler set. */
   addHeaders(headers: Headers): void {
     for (const [name, value] of headers) {
-      if (!OWN_HEADERS.has(name) && name !== "set-cookie") this.#sink.setHeader(name, value);
+      if (!OWN_HEADERS.has(name) && name !== "set-cookie")
+        this.#sink.setHeader(name, this.#joined(name, value));
     }
     const cookies = headers.getSetCookie();
     if (cookies.length > 0) this.#sink.setHeader("set-cookie", cookies);
+  }
+
+  /** The value beside those of the same header that stay true with it. */
+  #joined(name: string, value: string): string {
+    const there = name === "link" ? this.#sink.getHeader(name) : undefined;
+    return there === undefined || there === value ? value : `${there}, ${value}`;
   }
 
   setHeader(name: string, value: string): void {
@@ -135,7 +151,15 @@ export class Exchange {
   }
 
   /** Answers with JSON that is not to be kept, compressed if it is large and the client can take it. */
-  async sendJson(status: number, json: JsonValue, contentType = "application/json"): Promise<void> {
+  async sendJson(status: number, json: JsonValue, contentType = this.jsonType): Promise<void> {
+    if (this.#sink.endJson) {
+      this.#sink.statusCode = status;
+      this.#sink.setHeader("content-type", contentType);
+      this.setDefaultHeader("cache-control", "no-store");
+      if (this.#headOnly) this.#sink.end();
+      else this.#sink.endJson(json);
+      return;
+    }
     const data = Buffer.from(JSON.stringify(json));
     this.setDefaultHeader("cache-control", "no-store");
     await this.sendCoded(status, contentType, data, this.chooseCoding(contentType, data.length));

@@ -6,6 +6,16 @@ export type Request = IncomingMessage | Http2ServerRequest;
 /** A response over HTTP/1.1 or HTTP/2. */
 export type Response = ServerResponse | Http2ServerResponse;
 
+/** What is read of a request beside its body, whether it came over a socket or not. */
+export interface Incoming {
+  readonly method?: string | undefined;
+  readonly url?: string | undefined;
+  readonly headers: IncomingHttpHeaders;
+  readonly socket?: unknown;
+  /** Lets go of what has not been read of the body. */
+  resume(): unknown;
+}
+
 /** A request's raw path and raw query, without the question mark. */
 export function splitTarget(target: string): { path: string; query: string } {
   const origin = /^https?:\/\/[^/?#]*/i.exec(target);
@@ -17,14 +27,14 @@ export function splitTarget(target: string): { path: string; query: string } {
 }
 
 /** The HTTP method asked for: `X-HTTP-Method-Override` counts on POST. */
-export function methodOf(req: Request): string {
+export function methodOf(req: Incoming): string {
   const method = req.method ?? "GET";
   const override = method === "POST" ? req.headers["x-http-method-override"] : undefined;
   return typeof override === "string" && override !== "" ? override.toUpperCase() : method;
 }
 
 /** The absolute URL of a request. */
-export function urlOf(req: Request, target: string): string {
+export function urlOf(req: Incoming, target: string): string {
   if (!target.startsWith("/")) return target;
   const secure = (req.socket as { encrypted?: boolean } | undefined)?.encrypted === true;
   const host = req.headers[":authority"] ?? req.headers.host ?? "localhost";

@@ -8,11 +8,12 @@ import {
 } from "@connectrpc/connect";
 import type { HttpSchema } from "#gen/google/api/http_pb.js";
 import { Binding } from "./binding.ts";
-import { BodyReader } from "./body.ts";
+import { type Body, BodyReader } from "./body.ts";
 import type { Dialect } from "./dialect.ts";
 import { type RefusalError, Refusals, toConnectError } from "./errors.ts";
-import { Exchange } from "./exchange.ts";
+import { Exchange, type Sink } from "./exchange.ts";
 import {
+  type Incoming,
   methodOf,
   plainHeaders,
   type Request,
@@ -21,6 +22,14 @@ import {
   timeoutOf,
   urlOf,
 } from "./http.ts";
+import {
+  innerContext,
+  type Operation,
+  type Outcome,
+  OutcomeSink,
+  type Performing,
+  requestOf,
+} from "./perform.ts";
 import { type Parameter, parseQuery } from "./query.ts";
 import { type Capture, Router } from "./router.ts";
 import { nameOf, type Rule, rulesOf, ServiceConfig } from "./rules.ts";
@@ -40,7 +49,10 @@ export {
   statusJson,
 } from "./errors.ts";
 export { enumOf, isHttpBody, isLeaf, isWellKnown } from "./fields.ts";
+export { type Incoming, mediaType, preferences, splitTarget } from "./http.ts";
+export type { Operation, Outcome, Performing } from "./perform.ts";
 export { type Rendered, type RenderOptions, render } from "./render.ts";
+export type { Capture } from "./router.ts";
 export { type Rule, rulesOf, variableFields } from "./rules.ts";
 export { Spelling } from "./spelling.ts";
 export { streamContentTypes } from "./stream.ts";
@@ -72,12 +84,19 @@ export interface TranscoderOptions {
   keepAliveMs?: number;
   /** For `google.protobuf.Any` and for error details that came as bytes. */
   registry?: Registry;
-  /** Called once per method, when the transcoder is made. */
-  dialect?(method: DescMethod): Dialect;
+  /** Called once per binding, when the transcoder is made. */
+  dialect?(method: DescMethod, template: string): Dialect;
   /** The limit of a body, or of one message of a stream; 4 MiB if not given. */
   maxBodyBytes?: number;
   /** Called for every request, with the path template of its binding. */
   contextValues?(req: Request, template: string): ContextValues;
+  /** Further paths under which to look for a path that nothing is at. */
+  otherPaths?(req: Incoming, path: string): Iterable<string>;
+  /**
+   * Called for every request once its binding is known and before anything of it is read. What it
+   * gives goes with the answer, whatever that will be.
+   */
+  onRoute?(req: Incoming, route: Route, captures: readonly Capture[]): RouteAnswer | undefined;
   /** The dialect of 404 and 405, where no method is known. */
   unmatchedDialect?(path: string): Dialect;
   /**
@@ -91,23 +110,47 @@ export interface TranscoderOptions {
    * Called before a request that did not become a call is refused: headers of the answer, and
    * another error to answer with, such as that of a limit.
    */
-  stray?(req: Request): Promise<{ headers: Headers; error?: ConnectError }>;
+  stray?(req: Incoming): Promise<{ headers: Headers; error?: ConnectError }>;
   /** Makes the errors of requests that were refused before a handler was called. */
   error?: RefusalError;
   /** Called once for every request that was answered, after the response was written. */
-  onDone?(info: { method?: DescMethod; status: number; req: Request; error?: ConnectError }): void;
+  onDone?(info: { method?: DescMethod; status: number; req: Incoming; error?: ConnectError }): void;
+}
+
+/** One binding of a method. */
+export interface Route {
+  /** Upper case; `*` stands for any. */
+  readonly httpMethod: string;
+  readonly template: string;
+  readonly method: DescMethod;
+}
+
+/** What is known of an answer once its binding is known. */
+export interface RouteAnswer {
+  readonly headers?: Readonly<Record<string, string>>;
+  /** The request headers that the answer depends on. */
+  readonly vary?: readonly string[];
+  /** The media type of JSON bodies, if it is not `application/json`. */
+  readonly jsonType?: string | undefined;
+  /** Refuses the request. */
+  readonly error?: ConnectError | undefined;
 }
 
 /** Serves REST requests by calling methods. */
 export interface Transcoder {
   /** Serves the request; resolves false, with nothing read or written, when no binding has this path. */
   handle(req: Request, res: Response): Promise<boolean>;
+  /**
+   * Serves an operation that came over no socket, on the same path as those that did. Never
+   * rejects: what goes wrong is in the outcome, 404 for an unknown path included.
+   */
+  perform(operation: Operation, performing?: Performing): Promise<Outcome>;
   /** Answers 404, or the error given, in the form of `unmatchedDialect`. */
   notFound(req: Request, res: Response, error?: ConnectError): void;
   /** The HTTP methods of a path, as `Allow` tells them; undefined when no binding has this path. */
   allow(path: string): readonly string[] | undefined;
   /** The bindings, in the order of the endpoints. */
-  readonly routes: readonly { httpMethod: string; template: string; method: DescMethod }[];
+  readonly routes: readonly Route[];
 }
 
 const DEFAULT_MAX_BODY_BYTES = 4 * 1024 * 1024;
@@ -117,9 +160,19 @@ const CALL_IS_OVER = new ConnectError("the call is over", Code.Canceled);
 /** What a header can hold of a token. */
 const TOKEN = /^[\x21-\x7e]*$/;
 
-interface Route {
+interface Bound {
   readonly endpoint: RestEndpoint;
   readonly binding: Binding;
+  readonly route: Route;
+}
+
+/** A request, where its answer goes, and what comes with it. */
+interface Served {
+  readonly req: Incoming;
+  readonly sink: Sink;
+  readonly body: Body;
+  contextValues?(template: string): ContextValues | undefined;
+  readonly performing?: Performing;
 }
 
 /**
@@ -128,8 +181,8 @@ interface Route {
  */
 export function createTranscoder(options: TranscoderOptions): Transcoder {
   const refusals = new Refusals(options.error);
-  const router = new Router<Route>();
-  const routes: { httpMethod: string; template: string; method: DescMethod }[] = [];
+  const router = new Router<Bound>();
+  const routes: Route[] = [];
   const spellings = new Map<Dialect, Spelling>();
   const plain: Dialect = {};
   const config = new ServiceConfig(options.http ?? {});
@@ -140,17 +193,18 @@ export function createTranscoder(options: TranscoderOptions): Transcoder {
     const { method } = endpoint;
     const rules = rulesOf(method, config.ruleFor(method));
     if (rules.length === 0) continue;
-    const dialect = options.dialect?.(method) ?? plain;
-    const spelling = spellings.get(dialect) ?? new Spelling(dialect, options.registry);
-    spellings.set(dialect, spelling);
     for (const rule of rules) {
+      const dialect = options.dialect?.(method, rule.template) ?? plain;
+      const spelling = spellings.get(dialect) ?? new Spelling(dialect, options.registry);
+      spellings.set(dialect, spelling);
       const template = parseTemplate(rule.template);
       const binding = new Binding(rule, template, spelling, refusals, {
         fullyDecode: options.http?.fullyDecodeReservedExpansion ?? false,
         ignoreUnknownQuery: options.ignoreUnknownQuery?.(rule) ?? false,
       });
-      router.add(rule.httpMethod, template, nameOf(method), { endpoint, binding });
-      routes.push({ httpMethod: rule.httpMethod, template: rule.template, method });
+      const route = { httpMethod: rule.httpMethod, template: rule.template, method };
+      router.add(rule.httpMethod, template, nameOf(method), { endpoint, binding, route });
+      routes.push(route);
     }
   }
 
@@ -158,50 +212,87 @@ export function createTranscoder(options: TranscoderOptions): Transcoder {
     const { error, req, status } = exchange;
     options.onDone?.({ status, req, ...(method && { method }), ...(error && { error }) });
   };
-  const unmatched = (req: Request, res: Response, path: string): Exchange =>
-    new Exchange(req, res, options.unmatchedDialect?.(path) ?? plain, options.registry);
+  const unmatched = (req: Incoming, sink: Sink, path: string): Exchange =>
+    new Exchange(req, sink, options.unmatchedDialect?.(path) ?? plain, options.registry);
+
+  function find(httpMethod: string, req: Incoming, path: string) {
+    const found = router.find(httpMethod, path);
+    if (found) return found;
+    for (const other of options.otherPaths?.(req, path) ?? []) {
+      const there = router.find(httpMethod, other);
+      if (there) return there;
+    }
+    return undefined;
+  }
+
+  /** Serves a request; resolves false, with nothing read or written, when no binding has its path. */
+  async function serve(served: Served): Promise<boolean> {
+    const { req, sink } = served;
+    const { path, query } = splitTarget(req.url ?? "/");
+    const httpMethod = methodOf(req);
+    const found = find(httpMethod, req, path);
+    if (!found) return false;
+    if (found.kind === "other-methods") {
+      const exchange = unmatched(req, sink, path);
+      exchange.setHeader("allow", found.allow.join(", "));
+      req.resume();
+      if (httpMethod === "OPTIONS") exchange.sendEmpty(204);
+      else {
+        const message = `${httpMethod} is not a method of ${path}`;
+        await refuse(options, served, exchange, refusals.of("method-not-allowed", message));
+      }
+      done(exchange);
+      return true;
+    }
+    const { binding, endpoint } = found.value;
+    const exchange = new Exchange(req, sink, binding.spelling.dialect, options.registry);
+    const call = new Call(options, refusals, exchange, found.value, served);
+    await call.run(httpMethod, found.captures, query);
+    done(exchange, endpoint.method);
+    return true;
+  }
+
+  async function notFound(served: Pick<Served, "req" | "sink" | "performing">, error?: ConnectError) {
+    const { req, sink } = served;
+    const { path } = splitTarget(req.url ?? "/");
+    const exchange = unmatched(req, sink, path);
+    req.resume();
+    await refuse(options, served, exchange, error ?? refusals.of("not-found", `nothing is at ${path}`));
+    done(exchange);
+  }
+
+  const sinkOf = (res: Response): Sink => res as unknown as Sink;
 
   return {
     routes,
     allow: (path) => router.allow(path),
-    async handle(req, res) {
-      const { path, query } = splitTarget(req.url ?? "/");
-      const httpMethod = methodOf(req);
-      const found = router.find(httpMethod, path);
-      if (!found) return false;
-      if (found.kind === "other-methods") {
-        const exchange = unmatched(req, res, path);
-        exchange.setHeader("allow", found.allow.join(", "));
-        req.resume();
-        if (httpMethod === "OPTIONS") exchange.sendEmpty(204);
-        else {
-          const message = `${httpMethod} is not a method of ${path}`;
-          await refuse(options, exchange, refusals.of("method-not-allowed", message));
-        }
-        done(exchange);
-        return true;
-      }
-      const { binding, endpoint } = found.value;
-      const exchange = new Exchange(req, res, binding.spelling.dialect, options.registry);
-      const call = new Call(options, refusals, exchange, binding, endpoint);
-      await call.run(httpMethod, found.captures, query);
-      done(exchange, endpoint.method);
-      return true;
+    handle(req, res) {
+      const body = new BodyReader(req, options.maxBodyBytes ?? DEFAULT_MAX_BODY_BYTES, refusals);
+      const contextValues = (template: string) => options.contextValues?.(req, template);
+      return serve({ req, sink: sinkOf(res), body, contextValues });
+    },
+    async perform(operation, performing = {}) {
+      const sink = new OutcomeSink(performing.responseHeaders);
+      const { req, body } = requestOf(operation, refusals);
+      const contextValues = () => performing.contextValues;
+      if (!(await serve({ req, sink, body, contextValues, performing })))
+        await notFound({ req, sink, performing });
+      return sink.outcome();
     },
     notFound(req, res, error) {
-      const { path } = splitTarget(req.url ?? "/");
-      const exchange = unmatched(req, res, path);
-      req.resume();
-      refuse(options, exchange, error ?? refusals.of("not-found", `nothing is at ${path}`)).then(() =>
-        done(exchange),
-      );
+      void notFound({ req, sink: sinkOf(res) }, error);
     },
   };
 }
 
 /** Refuses a request before it became a call. */
-async function refuse({ stray }: TranscoderOptions, exchange: Exchange, error: ConnectError): Promise<void> {
-  const told = await stray?.(exchange.req);
+async function refuse(
+  { stray }: TranscoderOptions,
+  { performing }: Pick<Served, "performing">,
+  exchange: Exchange,
+  error: ConnectError,
+): Promise<void> {
+  const told = performing ? undefined : await stray?.(exchange.req);
   if (told) exchange.addHeaders(told.headers);
   await exchange.sendError(told?.error ?? error);
 }
@@ -213,19 +304,23 @@ class Call {
   readonly #exchange: Exchange;
   readonly #binding: Binding;
   readonly #endpoint: RestEndpoint;
+  readonly #route: Route;
+  readonly #served: Served;
 
   constructor(
     options: TranscoderOptions,
     refusals: Refusals,
     exchange: Exchange,
-    binding: Binding,
-    endpoint: RestEndpoint,
+    { binding, endpoint, route }: Bound,
+    served: Served,
   ) {
     this.#options = options;
     this.#refusals = refusals;
     this.#exchange = exchange;
     this.#binding = binding;
     this.#endpoint = endpoint;
+    this.#route = route;
+    this.#served = served;
   }
 
   /** Never rejects: whatever goes wrong is answered. */
@@ -233,6 +328,7 @@ class Call {
     const exchange = this.#exchange;
     let context: ReturnType<typeof createHandlerContext> | undefined;
     try {
+      this.#begin(captures);
       const { parameters, query, credential } = this.#query(rawQuery);
       context = this.#context(httpMethod, query, credential);
       await this.#endpoint.enter?.(context);
@@ -256,6 +352,23 @@ class Call {
     }
   }
 
+  /** Hears what others have to say about the binding. */
+  #begin(captures: readonly Capture[]): void {
+    const exchange = this.#exchange;
+    const { performing } = this.#served;
+    const answer = this.#options.onRoute?.(exchange.req, this.#route, captures);
+    for (const [name, value] of Object.entries(answer?.headers ?? {})) exchange.setHeader(name, value);
+    for (const name of answer?.vary ?? []) exchange.addVary(name);
+    if (answer?.jsonType) exchange.jsonType = answer.jsonType;
+    if (answer?.error) throw answer.error;
+    if (!performing) return;
+    const refused = performing.refuse?.(this.#endpoint.method);
+    if (refused) throw refused;
+    if (this.#isStreamOut) {
+      throw new ConnectError("a stream needs a connection of its own", Code.Unimplemented);
+    }
+  }
+
   get #isStreamOut(): boolean {
     const { methodKind } = this.#endpoint.method;
     return methodKind === "server_streaming" || methodKind === "bidi_streaming";
@@ -276,7 +389,7 @@ class Call {
     }
     // What is left of the body must not hold up the connection.
     exchange.req.resume();
-    if (!context) return refuse(this.#options, exchange, error);
+    if (!context) return refuse(this.#options, this.#served, exchange, error);
     exchange.addHeaders(context.responseHeader);
     await exchange.sendError(error);
   }
@@ -321,26 +434,28 @@ class Call {
     // Encoded, for a header takes no character beyond Latin-1; a good credential stays as it is.
     if (credential !== undefined) requestHeader.authorization ??= `Bearer ${encodeURI(credential)}`;
     const { path } = splitTarget(req.url ?? "/");
-    const timeoutMs = timeoutOf(req.headers);
-    const contextValues = this.#options.contextValues?.(req, this.#binding.rule.template);
-    return createHandlerContext({
+    const { performing, contextValues: values } = this.#served;
+    const timeouts = [timeoutOf(req.headers), performing?.timeoutMs].filter((ms) => ms !== undefined);
+    const timeoutMs = timeouts.length > 0 ? Math.min(...timeouts) : undefined;
+    const contextValues = values?.(this.#binding.rule.template);
+    const init = {
       service: this.#endpoint.method.parent,
       method: this.#endpoint.method,
       protocolName: "rest",
       requestMethod: httpMethod,
       url: urlOf(req, query === "" ? path : `${path}?${query}`),
       requestHeader,
-      requestSignal: exchange.gone,
-      ...(timeoutMs !== undefined && { timeoutMs }),
+      requestSignal: performing?.signal ?? exchange.gone,
       ...(contextValues && { contextValues }),
-    });
+    };
+    if (timeoutMs === undefined && performing) return innerContext(init);
+    return createHandlerContext({ ...init, ...(timeoutMs !== undefined && { timeoutMs }) });
   }
 
   async #input(target: ReturnType<Binding["target"]>): Promise<Message | AsyncIterable<Message>> {
     const { req } = this.#exchange;
     const binding = this.#binding;
-    const maxBytes = this.#options.maxBodyBytes ?? DEFAULT_MAX_BODY_BYTES;
-    const reader = new BodyReader(req, maxBytes, this.#refusals);
+    const reader = this.#served.body;
     if (this.#isStreamIn) return messagesOf(binding, target, reader);
 
     let message: Message;
@@ -366,7 +481,7 @@ class Call {
 async function* messagesOf(
   binding: Binding,
   target: ReturnType<Binding["target"]>,
-  reader: BodyReader,
+  reader: Body,
 ): AsyncGenerator<Message> {
   if (binding.isRaw) {
     const { contentType } = reader;

@@ -1,3 +1,4 @@
+import type { JsonValue } from "@bufbuild/protobuf";
 import {
   digestOf,
   hasTag,
@@ -16,6 +17,8 @@ export interface Representation {
   readonly status: number;
   readonly contentType: string;
   readonly data: Uint8Array;
+  /** The body as a value, where it is JSON. */
+  readonly json?: JsonValue;
   /** The tag of the resource it shows; that of the bytes if not given. */
   readonly etag?: string | undefined;
   /** Whether it shows more than that resource. */
@@ -35,12 +38,14 @@ export async function sendRepresentation(
   refusals: Refusals,
   representation: Representation,
 ): Promise<void> {
-  const { status, contentType, data, takesRanges = false } = representation;
+  const { status, contentType, takesRanges = false } = representation;
   const { method, headers } = exchange.req;
   const isRead = status === 200 && exchange.isRead;
   // A range is one of the bytes as they are.
   const wantsPart = isRead && takesRanges && method === "GET" && headers.range !== undefined;
-  const accepted = exchange.chooseCoding(contentType, data.length);
+  const accepted = exchange.takesJson
+    ? undefined
+    : exchange.chooseCoding(contentType, representation.data.length);
   const coding = wantsPart ? undefined : accepted;
 
   let range: Range | undefined;
@@ -53,6 +58,7 @@ export async function sendRepresentation(
     if (isNotModified(exchange, tag, lastModified)) return exchange.sendEmpty(304);
     if (takesRanges) exchange.setHeader("accept-ranges", "bytes");
     if (wantsPart && isSameForRange(headers["if-range"]?.toString(), tag, lastModified)) {
+      const { data } = representation;
       const asked = rangeOf(String(headers.range), data.length);
       if (asked === "none") {
         exchange.setHeader("content-range", `bytes */${data.length}`);
@@ -64,6 +70,10 @@ export async function sendRepresentation(
   }
   exchange.setDefaultHeader("cache-control", "no-store");
 
+  if (exchange.takesJson && representation.json !== undefined) {
+    return exchange.sendJson(status, representation.json, contentType);
+  }
+  const { data } = representation;
   if (range) {
     exchange.setHeader("content-range", `bytes ${range.first}-${range.last}/${data.length}`);
     return exchange.sendBytes(206, contentType, data.subarray(range.first, range.last + 1));
@@ -72,11 +82,12 @@ export async function sendRepresentation(
 }
 
 /** The handler's own tag, else that of the resource, else that of the bytes. */
-function tagOf(exchange: Exchange, { etag, hasOther, tagged, data }: Representation): string {
+function tagOf(exchange: Exchange, representation: Representation): string {
+  const { etag, hasOther, tagged } = representation;
   const own = exchange.header("etag");
   if (typeof own === "string") return quoted(own);
   if (etag !== undefined && !hasOther) return etag;
-  const digest = digestOf(tagged ? tagged() : data);
+  const digest = digestOf(tagged ? tagged() : representation.data);
   if (etag !== undefined) return narrowed(etag, digest);
   return tagged ? `W/"${digest}"` : `"${digest}"`;
 }

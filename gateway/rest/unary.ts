@@ -36,8 +36,12 @@ export async function sendUnary(
   const bytesOf = (of: JsonValue) => Buffer.from(JSON.stringify(of));
   return sendRepresentation(exchange, refusals, {
     status,
-    contentType: "application/json",
-    data: bytesOf(body),
+    contentType: exchange.jsonType,
+    json: body,
+    // Not made where neither the answer nor its tag needs it.
+    get data() {
+      return bytesOf(body);
+    },
     etag: tagPlace && tagIn(response, tagPlace),
     hasOther: tagPlace?.hasOther,
     ...(envelopeVaries && { tagged: () => bytesOf(json) }),

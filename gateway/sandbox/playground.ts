@@ -1,6 +1,7 @@
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import { newSecret } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
+import { defaultPlan } from "#kernel/plans.ts";
 import { ensureKey, type WellKnownKey } from "#services/identity/index.ts";
 import { type Sandbox, type SandboxOptions, startSandbox } from "./index.ts";
 
@@ -19,6 +20,8 @@ const callerKey: WellKnownKey = {
   name: "API explorer",
   role: Role.MANAGER,
   tenantId,
+  // Anybody can have it.
+  plan: defaultPlan,
 };
 
 /** A tenant in which anybody may try calls. */

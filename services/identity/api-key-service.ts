@@ -83,8 +83,10 @@ export function createApiKeyService(
         await store.revoke(request.id, request.etag, kernel.nowMs());
         changed((await store.get(request.id))?.key);
       });
-      authenticator.forget();
-      kernel.standing.revoke(request.id);
+      kernel.database.afterCommit(() => {
+        authenticator.forget();
+        kernel.standing.revoke(request.id);
+      });
       return {};
     },
 

@@ -67,7 +67,7 @@ export const adminKey: WellKnownKey = { id: "key-admin", name: "Administrator", 
 export const sandboxKey: WellKnownKey = { id: "key-sandbox", name: "Sandbox fleet", role: Role.DEVICE };
 
 /**
- * Sees to it that the key exists and is on the plan `unlimited`. A given secret becomes its
+ * Sees to it that the key exists and is on its plan. A given secret becomes its
  * secret; without one the present secret stays, and a new key gets a generated one.
  * @returns the secret if it is known: given, or just generated
  */
@@ -76,10 +76,11 @@ export async function ensureKey(
   key: WellKnownKey,
   secret?: string,
 ): Promise<string | undefined> {
+  const { tenantId = firstTenant, plan = unlimitedPlan } = key;
   return kernel.write(async ({ queries }) => {
     const present = await identityStore(queries).findById(key.id);
     if (present) {
-      if (present.plan !== unlimitedPlan) await identityStore(queries).changePlan(key.id, unlimitedPlan);
+      if (present.plan !== plan) await identityStore(queries).changePlan(key.id, plan);
       if (secret && present.secret_hash !== hashSecret(secret)) {
         await identityStore(queries).replaceSecret(key.id, secret);
       }
@@ -87,7 +88,6 @@ export async function ensureKey(
     }
     const chosen = secret ?? newSecret("sk_");
     const now = kernel.nowMs();
-    const { tenantId = firstTenant, plan = unlimitedPlan } = key;
     const message = create(ApiKeySchema, {
       ...key,
       tenantId,

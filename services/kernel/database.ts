@@ -3,6 +3,8 @@ import { dirname } from "node:path";
 import SQLite from "better-sqlite3";
 import { Kysely, PostgresDialect, SqliteDialect, sql } from "kysely";
 import pg from "pg";
+import { withAtomic } from "./atomic.ts";
+import { createStatements } from "./statements.ts";
 
 /** Every table, by name. Each service adds its own by declaration merging. */
 // biome-ignore lint/suspicious/noEmptyInterface: services fill it
@@ -22,6 +24,21 @@ export interface Database {
    * transactions are queued and committed in groups, one fsync for all.
    */
   write<T>(work: (queries: Queries) => Promise<T>): Promise<T>;
+  /**
+   * Runs `work` so that everything it reads and writes through this database, in however many calls
+   * of `write`, is one transaction. Meant for short work that awaits little else: on SQLite all
+   * other writes wait for it.
+   */
+  atomically<T>(work: () => Promise<T>): Promise<T>;
+  /** Whether this is called from within `atomically`. */
+  readonly isAtomic: boolean;
+  /** Calls back when what has been written is on disk: at once, or at the end of `atomically`. */
+  afterCommit(done: () => void): void;
+  /**
+   * Does what must not be undone with `atomically`: at once, or when that has ended, either way, and
+   * before it settles. `work` does not reject.
+   */
+  afterwards(work: () => Promise<void>): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -37,11 +54,12 @@ export function openSqlite(path: string): Database {
     return handle;
   };
   const handles = [open(), open()] as const;
+  const statements = createStatements();
   const [writer, read] = handles.map(
-    (database) => new Kysely<Tables>({ dialect: new SqliteDialect({ database }) }),
+    (handle) => new Kysely<Tables>({ dialect: new SqliteDialect({ database: statements(handle) }) }),
   ) as [Queries, Queries];
   const group = createGroupCommit(writer);
-  return {
+  return withAtomic({
     engine: "sqlite",
     read,
     write: group.write,
@@ -51,7 +69,7 @@ export function openSqlite(path: string): Database {
       // Kysely leaves a handle open over which it has never run a query.
       for (const handle of handles) handle.close();
     },
-  };
+  });
 }
 
 interface Pending {
@@ -142,10 +160,10 @@ export function openPostgres(url: string): Database {
   pool.on("error", () => {});
   const read = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
   const running = new Set<Promise<unknown>>();
-  return {
+  return withAtomic({
     engine: "postgres",
     read,
-    write(work) {
+    write<T>(work: (queries: Queries) => Promise<T>): Promise<T> {
       const transaction = read.transaction().execute(work);
       running.add(transaction);
       const done = () => running.delete(transaction);
@@ -156,5 +174,5 @@ export function openPostgres(url: string): Database {
       await Promise.allSettled(running);
       await read.destroy();
     },
-  };
+  });
 }

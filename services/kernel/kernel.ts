@@ -85,7 +85,7 @@ export function createTransactions(database: Database, bus: Bus): Pick<Kernel, "
       stated = events;
       return work(tx);
     });
-    bus.publish(stated);
+    database.afterCommit(() => bus.publish(stated));
     return result;
   }
   return {

@@ -153,7 +153,7 @@ export function createResourceService(
         );
         return { message: "Resource deleted successfully" };
       });
-      groups.drop(tenantId, deviceGroupId);
+      kernel.database.afterCommit(() => groups.drop(tenantId, deviceGroupId));
       return response;
     },
 

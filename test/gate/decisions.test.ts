@@ -117,7 +117,9 @@ async function decide(method: DescMethod, who: string, ids: Record<string, strin
     if (getOption(method.parent, surface) !== Surface.OAUTH) {
       expect([who, lane, answer.reason]).toEqual([who, lane, reason]);
     }
-    const status = reason ? httpStatusOf(fail(reason as Reason), dialectOf(method)) : 200;
+    const status = reason
+      ? httpStatusOf(fail(reason as Reason), dialectOf(method, rulesOf(method)[0]?.template ?? ""))
+      : 200;
     expect([who, lane, answer.httpStatus < 300 ? 200 : answer.httpStatus]).toEqual([who, lane, status]);
   }
   return { code, reason };

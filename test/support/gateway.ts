@@ -64,7 +64,7 @@ export async function startTestServer(env: Record<string, string> = {}, load?: L
     grpc,
     async createKey(role, tenantId = "") {
       const keys = createClient(ApiKeyService, grpc());
-      return (await keys.createApiKey({ name: "test", role, tenantId })).secret;
+      return (await keys.createApiKey({ name: "test", role, tenantId, plan: "unlimited" })).secret;
     },
     async stop() {
       for (const connection of connections) connection.abort();

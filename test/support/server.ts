@@ -86,6 +86,7 @@ export async function startTestServer(database: TestDatabase): Promise<TestServe
         name: "test",
         role,
         tenantId,
+        plan: "unlimited",
       });
       return { id: apiKey?.id ?? "", secret };
     },

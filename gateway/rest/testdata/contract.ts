@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import {
   createFileRegistry,
   type DescMessage,
@@ -19,7 +19,10 @@ export function compile(files: Record<string, string>): FileRegistry {
   try {
     cpSync(join(root, ".third-party/google"), join(dir, "google"), { recursive: true });
     writeFileSync(join(dir, "buf.yaml"), "version: v2\n");
-    for (const [name, text] of Object.entries(files)) writeFileSync(join(dir, name), text);
+    for (const [name, text] of Object.entries(files)) {
+      mkdirSync(dirname(join(dir, name)), { recursive: true });
+      writeFileSync(join(dir, name), text);
+    }
     const buf = join(root, "node_modules/.bin/buf");
     const set = execFileSync(buf, ["build", ".", "-o", "-", "--as-file-descriptor-set"], {
       cwd: dir,

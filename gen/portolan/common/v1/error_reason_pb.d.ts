@@ -394,6 +394,52 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_ETAG_MISMATCH = 67;
    */
   ETAG_MISMATCH = 67,
+
+  /**
+   * REST: the API version asked for is not one of the surface; metadata `supported_versions` lists
+   * those that are, separated by commas.
+   *
+   * @generated from enum value: ERROR_REASON_UNSUPPORTED_VERSION = 90;
+   */
+  UNSUPPORTED_VERSION = 90,
+
+  /**
+   * REST: the URL, the API-Version header and the media types do not name one and the same version.
+   *
+   * @generated from enum value: ERROR_REASON_VERSION_CONFLICT = 91;
+   */
+  VERSION_CONFLICT = 91,
+
+  /**
+   * A batch operation refers to something that no earlier operation answered with; metadata
+   * `reference` is the reference as it was written.
+   *
+   * @generated from enum value: ERROR_REASON_REFERENCE_NOT_FOUND = 92;
+   */
+  REFERENCE_NOT_FOUND = 92,
+
+  /**
+   * A batch operation was not tried, since one that it refers to failed; metadata `operation` is
+   * the id of that one.
+   *
+   * @generated from enum value: ERROR_REASON_FAILED_DEPENDENCY = 93;
+   */
+  FAILED_DEPENDENCY = 93,
+
+  /**
+   * The operation belongs to an atomic batch that failed: it was undone, or never tried. Metadata
+   * `operation` is the id of the one that failed.
+   *
+   * @generated from enum value: ERROR_REASON_BATCH_ROLLED_BACK = 94;
+   */
+  BATCH_ROLLED_BACK = 94,
+
+  /**
+   * A batch cannot hold this operation: it streams, or it is itself a batch.
+   *
+   * @generated from enum value: ERROR_REASON_NOT_BATCHABLE = 95;
+   */
+  NOT_BATCHABLE = 95,
 }
 
 /**

@@ -207,7 +207,8 @@ export enum Surface {
   INTEGRATION = 3,
 
   /**
-   * AI platform: /v1 and /v2.
+   * AI platform: /v1 and /v2. Status, sunset, support and features are those of its document's
+   * support matrix. That gives no day for the deprecation of v1; notice comes six months ahead.
    *
    * @generated from enum value: SURFACE_PLATFORM = 4;
    */
