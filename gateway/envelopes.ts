@@ -3,21 +3,23 @@ import type { PageInfo } from "#gen/portolan/common/v1/page_pb.js";
 import { Envelope } from "#gen/portolan/options/v1/surface_pb.js";
 import { subjectOf } from "./gate/sparse.ts";
 
-/** Wraps the body of a success. `nameOf` gives the names that fields have in it. */
-export type Wrap = (
-  body: JsonValue,
-  response: Message,
-  method: DescMethod,
-  nameOf: (field: DescField) => string,
-) => JsonValue;
+/** What an envelope is made of beside the body. */
+export interface Answer {
+  readonly response: Message;
+  readonly method: DescMethod;
+  /** Gives the names that fields have in the body. */
+  readonly nameOf: (field: DescField) => string;
+  readonly requestId: string | undefined;
+}
+
+/** Wraps the body of a success. */
+export type Wrap = (body: JsonValue, answer: Answer) => JsonValue;
 
 /** The wrapping of successes, by the envelope of a surface. */
 export const envelopes: Partial<Record<Envelope, Wrap>> = {
   [Envelope.SUCCESS_FLAG]: (body) => ({ success: true, ...(body as JsonObject) }),
-  [Envelope.DATA](body, response, method, nameOf) {
-    const subject = subjectOf(method);
-    const data = subject && isObject(body) ? (body[nameOf(subject)] ?? null) : body;
-    const { pageInfo, nextPageToken } = response as Message & { pageInfo?: PageInfo; nextPageToken?: string };
+  [Envelope.DATA](body, answer) {
+    const { pageInfo, nextPageToken } = pagingOf(answer);
     const pagination = {
       ...(pageInfo && {
         page: pageInfo.page,
@@ -28,9 +30,43 @@ export const envelopes: Partial<Record<Envelope, Wrap>> = {
       ...(nextPageToken && { next_page_token: nextPageToken }),
     };
     // A list has a pagination, though it be empty: on its last page by token.
-    return { data, ...(nextPageToken !== undefined && { pagination }) };
+    return { data: dataOf(body, answer), ...(nextPageToken !== undefined && { pagination }) };
+  },
+  [Envelope.SUCCESS_DATA_META](body, answer) {
+    const { pageInfo, nextPageToken } = pagingOf(answer);
+    const pagination = {
+      ...(pageInfo && {
+        page: pageInfo.page,
+        pageSize: pageInfo.pageSize,
+        totalItems: pageInfo.totalItems,
+        totalPages: pageInfo.totalPages,
+        hasNext: pageInfo.hasNext,
+        hasPrevious: pageInfo.hasPrevious,
+      }),
+      ...(nextPageToken && { nextPageToken }),
+    };
+    return {
+      success: true,
+      data: dataOf(body, answer),
+      meta: { ...(nextPageToken !== undefined && { pagination }), ...metaOf(answer.requestId) },
+    };
   },
 };
+
+/** What the release surface tells of every answer. */
+export const metaOf = (requestId: string | undefined): JsonObject => ({
+  requestId: requestId ?? "",
+  timestamp: new Date().toISOString(),
+});
+
+/** The resource or the resources of an answer; all of it, where it holds none. */
+function dataOf(body: JsonValue, { method, nameOf }: Answer): JsonValue {
+  const subject = subjectOf(method);
+  return subject && isObject(body) ? (body[nameOf(subject)] ?? null) : body;
+}
+
+const pagingOf = ({ response }: Answer) =>
+  response as Message & { pageInfo?: PageInfo; nextPageToken?: string };
 
 const isObject = (json: JsonValue): json is JsonObject =>
   typeof json === "object" && json !== null && !Array.isArray(json);

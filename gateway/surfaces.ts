@@ -7,13 +7,15 @@ import {
   hasOption,
   type JsonValue,
 } from "@bufbuild/protobuf";
-import { Code, type ConnectError } from "@connectrpc/connect";
+import type { ConnectError } from "@connectrpc/connect";
 import { BadRequestSchema, ErrorInfoSchema } from "#gen/google/rpc/error_details_pb.js";
 import { listable } from "#gen/portolan/options/v1/list_pb.js";
-import { aliases, rest, spellings } from "#gen/portolan/options/v1/policy_pb.js";
+import { aliases, type Rest, rest, spellings } from "#gen/portolan/options/v1/policy_pb.js";
 import {
   EnumStyle,
+  Envelope,
   ErrorBody,
+  type ErrorRule,
   rest_style as restStyle,
   Surface,
   SurfaceSchema,
@@ -21,10 +23,10 @@ import {
   style as styleOption,
   surface as surfaceOption,
 } from "#gen/portolan/options/v1/surface_pb.js";
-import { fail, type Reason, reasonOf } from "#kernel/errors.ts";
+import { fail, type Reason, reasonOf, reasons } from "#kernel/errors.ts";
 import { versionedSurfaces } from "#services/meta/versions.ts";
 import { maxMessageBytes } from "./connect/lane.ts";
-import { envelopes } from "./envelopes.ts";
+import { envelopes, metaOf } from "./envelopes.ts";
 import type { Dialect, TranscoderOptions } from "./rest/index.ts";
 import { cutBody, namesIn, spellError } from "./rest-spelling.ts";
 
@@ -38,7 +40,7 @@ const enumStyles: Record<EnumStyle, NonNullable<Dialect["enumStyle"]>> = {
 
 /** The REST dialect of a binding: that of its surface, with the method's own status. */
 export function dialectOf(method: DescMethod, template: string): Dialect {
-  return surfaceDialect(surfaceOf(method, template), getOption(method, rest).successStatus);
+  return surfaceDialect(surfaceOf(method, template), getOption(method, rest));
 }
 
 /** The surface of a binding: that of its service, or, where that has none, the one its path lies in. */
@@ -68,18 +70,24 @@ export const isBelow = (path: string, prefix: string): boolean =>
 /** One object for each dialect: the transcoder keeps compiled plans for each. */
 const dialects = new Map<string, Dialect>();
 
-function surfaceDialect(surface: Surface, successStatus = 0): Dialect {
-  const key = `${surface} ${successStatus}`;
-  const dialect = dialects.get(key) ?? makeDialect(surface, successStatus);
+/** The dialect of a surface, for a method with these REST details. */
+export function surfaceDialect(
+  surface: Surface,
+  { successStatus = 0, bare = false }: Partial<Rest> = {},
+): Dialect {
+  const key = `${surface} ${successStatus} ${bare}`;
+  const dialect = dialects.get(key) ?? makeDialect(surface, successStatus, bare);
   dialects.set(key, dialect);
   return dialect;
 }
 
-function makeDialect(surface: Surface, successStatus: number): Dialect {
+function makeDialect(surface: Surface, successStatus: number, bare: boolean): Dialect {
   const style = styleOf(surface);
   const errorBody = errorBodies[style.errorBody];
+  const names = createErrorNames(surface, style.errors);
   const nameOf = namesIn(style.protoNames);
-  const wrap = envelopes[style.envelope] ?? ((body: JsonValue) => body);
+  const envelope = bare ? Envelope.UNSPECIFIED : style.envelope;
+  const wrap = envelopes[envelope] ?? ((body: JsonValue) => body);
   return {
     enumStyle: enumStyles[style.enumStyle],
     enumStyleOf: (desc: DescEnum) =>
@@ -88,9 +96,13 @@ function makeDialect(surface: Surface, successStatus: number): Dialect {
     fieldAliases: (field: DescField) => getOption(field, aliases),
     enumSpellings: (value: DescEnumValue) => getOption(value, spellings),
     foldsBrackets: (field: DescField) => getOption(field, listable).expression !== undefined,
-    envelope: (body, response, method) => wrap(cutBody(body, response, nameOf), response, method, nameOf),
-    ...(errorBody && { errorBody: (error, info) => errorBody(spellError(error, nameOf), info) }),
-    errorStatus,
+    envelope: (body, response, method, { requestId }) =>
+      wrap(cutBody(body, response, nameOf), { response, method, nameOf, requestId }),
+    envelopeVaries: envelope === Envelope.SUCCESS_DATA_META,
+    ...(errorBody && {
+      errorBody: (error, info) => errorBody(spellError(error, nameOf), info, names.name(error)),
+    }),
+    errorStatus: names.status,
     ...(successStatus !== 0 && { successStatus }),
   };
 }
@@ -100,44 +112,24 @@ function styleOf(surface: Surface): SurfaceStyle {
   return getOption(value as DescEnumValue, styleOption);
 }
 
-/** Statuses that differ from the one of the code. */
-const statuses: Partial<Record<Reason, number>> = {
-  MESSAGE_TOO_LARGE: 413,
-  UNSUPPORTED_MEDIA_TYPE: 415,
-  METHOD_NOT_ALLOWED: 405,
-  UNKNOWN_METHOD: 404,
-  ETAG_MISMATCH: 412,
-  UNSUPPORTED_VERSION: 415,
-  FAILED_DEPENDENCY: 424,
-  BATCH_ROLLED_BACK: 424,
-};
-
-const errorStatus = (error: ConnectError): number | undefined => {
-  const reason = reasonOf(error);
-  return reason && statuses[reason];
-};
-
-/** What the fleet's own document calls bad input. */
-const fleetNames: Partial<Record<Reason, string>> = {
-  VALIDATION_ERROR: "invalid_request",
-  MALFORMED_REQUEST: "invalid_request",
-  UNKNOWN_FIELD: "invalid_request",
-  INVALID_PAGE_TOKEN: "invalid_request",
-  INVALID_FILTER: "invalid_request",
-  INVALID_SORT: "invalid_request",
-  INVALID_FIELD_MASK: "invalid_request",
-  VERSION_CONFLICT: "invalid_request",
-  UNSUPPORTED_VERSION: "UnsupportedMediaType",
-};
-
-const oauthNames: Partial<Record<Reason, string>> = {
-  UNSUPPORTED_GRANT_TYPE: "unsupported_grant_type",
-  INVALID_CLIENT: "invalid_client",
-  INVALID_API_KEY: "access_denied",
-  TENANT_SUSPENDED: "access_denied",
-  RATE_LIMITED: "temporarily_unavailable",
-  OVERLOADED: "temporarily_unavailable",
-};
+/** The HTTP status and the name that errors have in a dialect. */
+function createErrorNames(surface: Surface, rules: readonly ErrorRule[]) {
+  const unknown = rules.flatMap((rule) => rule.reasons).find((reason) => !reasons.has(reason as Reason));
+  if (unknown) throw new Error(`${Surface[surface]} has a rule for ${unknown}, which is no reason`);
+  const ruleOf = (error: ConnectError, reason: Reason) =>
+    rules.find((rule) => rule.reasons.includes(reason) || rule.codes.includes(error.code as number));
+  return {
+    status(error: ConnectError): number | undefined {
+      const reason = reasonOf(error);
+      if (!reason) return undefined;
+      return ruleOf(error, reason)?.status || reasons.get(reason)?.httpStatus;
+    },
+    name(error: ConnectError): string {
+      const reason = reasonOf(error) ?? "INTERNAL";
+      return ruleOf(error, reason)?.name || reason;
+    },
+  };
+}
 
 const violationsOf = (error: ConnectError) =>
   error.findDetails(BadRequestSchema).flatMap(({ fieldViolations }) =>
@@ -154,14 +146,17 @@ const supportedOf = (error: ConnectError): string[] | undefined =>
 
 const metadataOf = (error: ConnectError) => error.findDetails(ErrorInfoSchema)[0]?.metadata ?? {};
 
-const errorBodies: Partial<Record<ErrorBody, (error: ConnectError, info: ErrorInfo) => JsonValue>> = {
-  [ErrorBody.FLEET](error, { httpStatus, requestId }) {
+/** Makes the body of an error, whose name is that of its dialect. */
+type MakeBody = (error: ConnectError, info: ErrorInfo, name: string) => JsonValue;
+
+const errorBodies: Partial<Record<ErrorBody, MakeBody>> = {
+  [ErrorBody.FLEET](error, { httpStatus, requestId }, name) {
     const reason = reasonOf(error) ?? "INTERNAL";
     const violations = violationsOf(error);
     const supportedVersions = supportedOf(error);
     return {
       success: false,
-      error: fleetNames[reason] ?? reason,
+      error: name,
       message: error.rawMessage,
       ...(supportedVersions && { supportedVersions }),
       code: httpStatus,
@@ -170,10 +165,12 @@ const errorBodies: Partial<Record<ErrorBody, (error: ConnectError, info: ErrorIn
       timestamp: new Date().toISOString(),
     };
   },
-  [ErrorBody.OAUTH](error) {
-    const reason = reasonOf(error) ?? "INTERNAL";
-    const fallback = error.code === Code.Internal ? "server_error" : "invalid_request";
-    return { error: oauthNames[reason] ?? fallback, error_description: error.rawMessage };
+  [ErrorBody.OAUTH](error, _, name) {
+    // RFC 6749 has no other name for what a client did wrong.
+    return {
+      error: name === reasonOf(error) ? "invalid_request" : name,
+      error_description: error.rawMessage,
+    };
   },
   [ErrorBody.PLAIN](error) {
     const violations = violationsOf(error);
@@ -185,17 +182,31 @@ const errorBodies: Partial<Record<ErrorBody, (error: ConnectError, info: ErrorIn
       ...(violations.length > 0 && { details: violations }),
     };
   },
-  [ErrorBody.PLATFORM](error, { requestId }) {
+  [ErrorBody.PLATFORM](error, { requestId }, name) {
     const supportedVersions = supportedOf(error);
     return {
       error: {
-        code: reasonOf(error) ?? "INTERNAL",
+        code: name,
         message: error.rawMessage,
         details: violationsOf(error),
         ...(supportedVersions && { supported_versions: supportedVersions }),
         request_id: requestId ?? "",
         timestamp: new Date().toISOString(),
       },
+    };
+  },
+  [ErrorBody.RELEASE](error, { requestId }, name) {
+    const violations = violationsOf(error);
+    const details = metadataOf(error);
+    return {
+      success: false,
+      error: {
+        code: name,
+        message: error.rawMessage,
+        ...(Object.keys(details).length > 0 && { details }),
+        ...(violations.length > 0 && { validationErrors: violations }),
+      },
+      meta: metaOf(requestId),
     };
   },
 };

@@ -111,7 +111,7 @@ describe("the version of a request", () => {
     ["an empty header", "/v2/harbours/7/close", { "api-version": "" }, "v2"],
   ])("is that of %s", async (_, path, headers, version) => {
     const answer = await ask("GET", path, headers);
-    expect([answer.status, answer.headers.get("api-version"), answer.json]).toEqual([
+    expect([answer.status, answer.headers.get("api-version"), answer.json.data]).toEqual([
       200,
       version,
       { id: "7" },

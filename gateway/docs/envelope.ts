@@ -9,6 +9,9 @@ import {
 import type { Dialect, Rule } from "../rest/index.ts";
 import { inferSchema, isObject } from "./infer.ts";
 
+/** The request id of examples. */
+export const exampleRequestId = "3f1a2c4e-8b7d-4f60-9a51-0c2e7d9b6a14";
+
 /** Is in a body, and so in what an envelope makes of the body by putting its own beside. */
 const SPREAD = "\0body";
 
@@ -42,7 +45,9 @@ export function envelopeSchema(dialect: Dialect, rule: Rule, example: Message, o
   };
   const responses = [example, create(method.output)];
   return inferSchema(
-    responses.map((response) => envelope.call(dialect, probe, response, method)),
+    responses.map((response) =>
+      envelope.call(dialect, probe, response, method, { requestId: exampleRequestId }),
+    ),
     schemaOf,
   );
 }

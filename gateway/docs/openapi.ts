@@ -8,7 +8,7 @@ import { reachable, sorted } from "./components.ts";
 import { conditionParameters, hasTag, takesTag } from "./conditions.ts";
 import type { Contract } from "./contract.ts";
 import { deprecationOf, deprecationText } from "./deprecation.ts";
-import { envelopeSchema } from "./envelope.ts";
+import { envelopeSchema, exampleRequestId } from "./envelope.ts";
 import { type DocumentedError, errorExample, errorSchema, errorsOf } from "./errors.ts";
 import { requestExample, responseExample } from "./examples.ts";
 import { frozen } from "./infer.ts";
@@ -240,10 +240,10 @@ class OpenApi {
       ]);
       return Object.fromEntries(contents);
     }
-    const { dialect } = spelling;
+    const dialect = dialectOf(method, rule.template);
     const nameOf = (each: DescField) => spelling.outputName(each);
     const schema = envelopeSchema(dialect, rule, message, { body, field, nameOf });
-    const wrapped = dialect.envelope?.(example, message, method) ?? example;
+    const wrapped = dialect.envelope?.(example, message, method, { requestId: exampleRequestId }) ?? example;
     return { [JSON_TYPE]: { schema, example: frozen(wrapped) } };
   }
 

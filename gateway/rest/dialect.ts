@@ -24,7 +24,12 @@ export interface Dialect {
   /** The status of a unary success; 200 if not given; 204 sends no body. */
   successStatus?: number;
   /** Wraps the body of unary responses, after `response_body` was taken. */
-  envelope?(body: JsonValue, response: Message, method: DescMethod): JsonValue;
+  envelope?(
+    body: JsonValue,
+    response: Message,
+    method: DescMethod,
+    info: { requestId: string | undefined },
+  ): JsonValue;
   /**
    * Whether the envelope says something new in every response, such as the time. The entity tag is then
    * a weak one, made of what is in the envelope.

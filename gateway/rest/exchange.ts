@@ -203,14 +203,19 @@ export class Exchange {
     return httpStatusOf(error, this.#dialect, this.req.headers["if-match"] !== undefined);
   }
 
+  /** The id that the answer carries, or else the request. */
+  get requestId(): string | undefined {
+    const requestId = this.#sink.getHeader("x-request-id") ?? this.req.headers["x-request-id"];
+    return typeof requestId === "string" ? requestId : undefined;
+  }
+
   /** The body of an error in the dialect. */
   errorBody(error: ConnectError): JsonValue {
     if (!this.#dialect.errorBody) return statusJson(error, this.#registry);
-    const requestId = this.#sink.getHeader("x-request-id") ?? this.req.headers["x-request-id"];
     try {
       return this.#dialect.errorBody(error, {
         httpStatus: this.#statusOf(error),
-        requestId: typeof requestId === "string" ? requestId : undefined,
+        requestId: this.requestId,
       });
     } catch {
       // A dialect that fails must not leave the request unanswered.

@@ -31,7 +31,7 @@ export async function sendUnary(
   const json = rule.responseBody
     ? spelling.writeField(output, response, rule.responseBody)
     : spelling.write(output, response);
-  const body = envelope ? envelope.call(spelling.dialect, json, response, rule.method) : json;
+  const body = envelope ? envelope.call(spelling.dialect, json, response, rule.method, exchange) : json;
   if (!exchange.isRead) return exchange.sendJson(status, body);
   const bytesOf = (of: JsonValue) => Buffer.from(JSON.stringify(of));
   return sendRepresentation(exchange, refusals, {

@@ -33,13 +33,19 @@ export interface FailureDetails {
 interface ReasonEntry {
   readonly code: Code;
   readonly message: string;
+  /** HTTP status over REST, where it is not the one of the code. */
+  readonly httpStatus?: number;
 }
 
 const table = new Map<Reason, ReasonEntry>();
 for (const value of ErrorReasonSchema.values) {
   if (value.number === 0) continue;
   const info = getOption(value, reasonOption);
-  table.set(value.localName as Reason, { code: info.code as number as Code, message: info.message });
+  table.set(value.localName as Reason, {
+    code: info.code as number as Code,
+    message: info.message,
+    ...(info.httpStatus !== 0 && { httpStatus: info.httpStatus }),
+  });
 }
 
 /** Every reason with its code and default message, in the order of the contract. */

@@ -95,7 +95,7 @@ onEachEngine((database) => {
       expect(Object.keys(platform.json)).toEqual(["results", "rolled_back"]);
       expect((await send([])).json).toMatchObject({ code: "VALIDATION_ERROR" });
       const refused = await send([], {}, { path: "/v1/batch" });
-      expect([refused.status, refused.json.error.code]).toEqual([400, "VALIDATION_ERROR"]);
+      expect([refused.status, refused.json.error.code]).toEqual([422, "VALIDATION_ERROR"]);
       expect(refused.json.error.details[0].field).toBe("operations");
     });
 

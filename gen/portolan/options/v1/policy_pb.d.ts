@@ -139,6 +139,13 @@ export declare type Rest = Message<"portolan.options.v1.Rest"> & {
    * @generated from field: uint32 success_status = 1;
    */
   successStatus: number;
+
+  /**
+   * Whether a success is not wrapped, whatever the dialect.
+   *
+   * @generated from field: bool bare = 2;
+   */
+  bare: boolean;
 };
 
 /**

@@ -31,6 +31,13 @@ export declare type ReasonInfo = Message<"portolan.options.v1.ReasonInfo"> & {
    * @generated from field: string message = 2;
    */
   message: string;
+
+  /**
+   * The HTTP status over REST, where it is not the one of the code; 0 means that one.
+   *
+   * @generated from field: uint32 http_status = 3;
+   */
+  httpStatus: number;
 };
 
 /**

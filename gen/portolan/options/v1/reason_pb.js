@@ -10,7 +10,7 @@ import { file_google_rpc_code } from "../../../google/rpc/code_pb.js";
  * Describes the file portolan/options/v1/reason.proto.
  */
 export const file_portolan_options_v1_reason = /*@__PURE__*/
-  fileDesc("CiBwb3J0b2xhbi9vcHRpb25zL3YxL3JlYXNvbi5wcm90bxITcG9ydG9sYW4ub3B0aW9ucy52MSI9CgpSZWFzb25JbmZvEh4KBGNvZGUYASABKA4yEC5nb29nbGUucnBjLkNvZGUSDwoHbWVzc2FnZRgCIAEoCTpcCgZyZWFzb24SIS5nb29nbGUucHJvdG9idWYuRW51bVZhbHVlT3B0aW9ucxi2hwMgASgLMh8ucG9ydG9sYW4ub3B0aW9ucy52MS5SZWFzb25JbmZvUgZyZWFzb25iBnByb3RvMw", [file_google_protobuf_descriptor, file_google_rpc_code]);
+  fileDesc("CiBwb3J0b2xhbi9vcHRpb25zL3YxL3JlYXNvbi5wcm90bxITcG9ydG9sYW4ub3B0aW9ucy52MSJSCgpSZWFzb25JbmZvEh4KBGNvZGUYASABKA4yEC5nb29nbGUucnBjLkNvZGUSDwoHbWVzc2FnZRgCIAEoCRITCgtodHRwX3N0YXR1cxgDIAEoDTpcCgZyZWFzb24SIS5nb29nbGUucHJvdG9idWYuRW51bVZhbHVlT3B0aW9ucxi2hwMgASgLMh8ucG9ydG9sYW4ub3B0aW9ucy52MS5SZWFzb25JbmZvUgZyZWFzb25iBnByb3RvMw", [file_google_protobuf_descriptor, file_google_rpc_code]);
 
 /**
  * Describes the message portolan.options.v1.ReasonInfo.

@@ -4,6 +4,7 @@
 
 import type { GenEnum, GenExtension, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { Code } from "../../../google/rpc/code_pb.js";
 import type { EnumOptions, EnumValueOptions, ServiceOptions } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -44,6 +45,13 @@ export declare type SurfaceStyle = Message<"portolan.options.v1.SurfaceStyle"> &
    * @generated from field: bool proto_names = 4;
    */
   protoNames: boolean;
+
+  /**
+   * Errors that the dialect's document tells otherwise. The first that fits counts.
+   *
+   * @generated from field: repeated portolan.options.v1.ErrorRule errors = 5;
+   */
+  errors: ErrorRule[];
 };
 
 /**
@@ -51,6 +59,47 @@ export declare type SurfaceStyle = Message<"portolan.options.v1.SurfaceStyle"> &
  * Use `create(SurfaceStyleSchema)` to create a new message.
  */
 export declare const SurfaceStyleSchema: GenMessage<SurfaceStyle>;
+
+/**
+ * How a dialect tells some errors.
+ *
+ * @generated from message portolan.options.v1.ErrorRule
+ */
+export declare type ErrorRule = Message<"portolan.options.v1.ErrorRule"> & {
+  /**
+   * The reasons, without their prefix, for example `VALIDATION_ERROR`.
+   *
+   * @generated from field: repeated string reasons = 1;
+   */
+  reasons: string[];
+
+  /**
+   * The status codes whose errors are meant, whatever their reason.
+   *
+   * @generated from field: repeated google.rpc.Code codes = 2;
+   */
+  codes: Code[];
+
+  /**
+   * The HTTP status; 0 means the one that they have anyway.
+   *
+   * @generated from field: uint32 status = 3;
+   */
+  status: number;
+
+  /**
+   * The name in the place of the reason; empty means the reason.
+   *
+   * @generated from field: string name = 4;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message portolan.options.v1.ErrorRule.
+ * Use `create(ErrorRuleSchema)` to create a new message.
+ */
+export declare const ErrorRuleSchema: GenMessage<ErrorRule>;
 
 /**
  * How a success body is wrapped.
@@ -132,6 +181,13 @@ export enum ErrorBody {
    * @generated from enum value: ERROR_BODY_PLATFORM = 4;
    */
   PLATFORM = 4,
+
+  /**
+   * `{success, error{code, message, details, validationErrors[]}, meta{requestId, timestamp}}`.
+   *
+   * @generated from enum value: ERROR_BODY_RELEASE = 5;
+   */
+  RELEASE = 5,
 }
 
 /**
@@ -213,6 +269,13 @@ export enum Surface {
    * @generated from enum value: SURFACE_PLATFORM = 4;
    */
   PLATFORM = 4,
+
+  /**
+   * Release orchestrator: the rest of /api/v1.
+   *
+   * @generated from enum value: SURFACE_RELEASE = 5;
+   */
+  RELEASE = 5,
 }
 
 /**
