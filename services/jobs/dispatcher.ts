@@ -1,10 +1,12 @@
-import { durationMs, type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
+import { durationMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { JobState } from "#gen/portolan/common/v1/track_pb.js";
 import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
 import type { Job } from "#gen/portolan/jobs/v1/job_pb.js";
+import type { Queries } from "#kernel/database.ts";
 import type { Kernel } from "#kernel/kernel.ts";
 import { createChanges } from "./changes.ts";
-import { groupsWithOpenJobs, jobsOf, type StoredDispatch } from "./store.ts";
+import { dueMs, expiryMs, groupsToLookAt, jobsToLookAt, lookSize, startedJobs } from "./line.ts";
+import { jobsOf } from "./store.ts";
 
 /** How long a running job's devices may be silent before it fails, in milliseconds. */
 export const offlineMs = 60_000;
@@ -49,12 +51,8 @@ export function decide(jobs: readonly Job[], facts: GroupFacts): Decision[] {
       } else busy = true;
       continue;
     }
-    const createdMs = timestampMs(job.createdAt as Timestamp);
-    // A time that had passed already when the job was made does not shorten its time in line.
-    const dueMs = job.scheduledAt ? Math.max(timestampMs(job.scheduledAt), createdMs) : createdMs;
-    if (dueMs > nowMs) continue;
-    const queueMs = job.queueTimeout ? durationMs(job.queueTimeout) : Number.POSITIVE_INFINITY;
-    if (nowMs - dueMs >= queueMs) {
+    if (dueMs(job) > nowMs) continue;
+    if (nowMs >= (expiryMs(job) ?? Number.POSITIVE_INFINITY)) {
       fail("DISPATCH_TIMEOUT", "No device took the job within queue_timeout");
       continue;
     }
@@ -99,27 +97,25 @@ export function createDispatcher(kernel: Kernel) {
 
   async function settle(tenantId: string, deviceGroupId: string): Promise<void> {
     const { presence } = kernel;
-    const facts = async (store: ReturnType<typeof jobsOf>, jobs: Job[]): Promise<GroupFacts> => {
+    const decisions = async (queries: Queries) => {
       const nowMs = kernel.nowMs();
-      const waiting = jobs.filter(({ status }) => status !== JobState.INPROGRESS);
-      const starts = await store.starts(waiting.map(({ jobId }) => jobId));
-      const holds = ({ closedAt }: StoredDispatch) => (closedAt ?? nowMs) > nowMs - launchMs;
-      const started = new Set([...starts].filter(([, given]) => given.some(holds)).map(([jobId]) => jobId));
-      return {
+      const started = await startedJobs(queries, tenantId, deviceGroupId, nowMs - launchMs);
+      const ids = await jobsToLookAt(queries, tenantId, deviceGroupId, nowMs);
+      const jobs = await jobsOf(tenantId, queries).all([...new Set([...started, ...ids])]);
+      return decide(jobs, {
         nowMs,
         online: presence.online(tenantId, deviceGroupId),
         heardMs: presence.lastHeard(tenantId, deviceGroupId) ?? bornMs,
-        started,
-      };
+        started: new Set(started),
+      });
     };
     // Most looks find nothing to do: only then is the writer left alone.
-    const read = jobsOf(tenantId, kernel.database.read);
-    const seen = await read.open(deviceGroupId);
-    if (decide(seen, await facts(read, seen)).length === 0) return;
+    const found = await decisions(kernel.database.read);
+    if (found.length === 0) return;
+    // There may be more than were looked at.
+    if (found.length >= lookSize) look(tenantId, deviceGroupId);
     await kernel.write(async (tx) => {
-      const store = jobsOf(tenantId, tx.queries);
-      const jobs = await store.open(deviceGroupId);
-      for (const decision of decide(jobs, await facts(store, jobs))) {
+      for (const decision of await decisions(tx.queries)) {
         const { job } = decision;
         if (decision.do === "queue") await changes.move(tx, tenantId, job, JobState.QUEUED);
         if (decision.do === "start") await changes.order(tx, tenantId, job, DispatchCommand.START);
@@ -130,7 +126,7 @@ export function createDispatcher(kernel: Kernel) {
   }
 
   async function lookAtAll(): Promise<void> {
-    for (const row of await groupsWithOpenJobs(kernel.database.read))
+    for (const row of await groupsToLookAt(kernel.database.read, kernel.nowMs()))
       look(row.tenant_id, row.device_group_id);
   }
 

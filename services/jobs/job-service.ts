@@ -14,7 +14,7 @@ import { newId } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
 import { createChanges } from "./changes.ts";
 import { isFinal } from "./job-state.ts";
-import { jobsOf } from "./store.ts";
+import { jobsOf, type StoredDispatch } from "./store.ts";
 
 const defaultPriority = 5;
 const defaultMaxDurationMs = 2 * 60 * 60 * 1000;
@@ -86,8 +86,10 @@ export function createJobService(kernel: Kernel): ServiceImpl<typeof JobService>
         if (!job) throw fail("JOB_NOT_FOUND");
         demandEtag(request.etag, job.etag);
         // A device that took the job is about to fly it: it has to be told by a cancellation first.
-        const starts = (await store.starts([job.jobId])).get(job.jobId) ?? [];
-        const taken = !isFinal(job.status) && starts.some(({ closedAt }) => closedAt !== null);
+        const given = await store.dispatchesOfJob(job.jobId);
+        const isTaken = ({ command, closedAt }: StoredDispatch) =>
+          command === DispatchCommand.START && closedAt !== null;
+        const taken = !isFinal(job.status) && given.some(isTaken);
         if (taken || job.status === JobState.INPROGRESS) {
           throw fail("ILLEGAL_JOB_STATE", { metadata: { state: JobState[job.status] } });
         }

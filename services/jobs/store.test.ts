@@ -6,10 +6,12 @@ import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
 import { JobSchema } from "#gen/portolan/jobs/v1/job_pb.js";
 import { ListJobsRequestSchema } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import type { Database, Queries } from "#kernel/database.ts";
+import { durationOf } from "#kernel/errors.ts";
 import { migrate } from "#kernel/migrate.ts";
 import { onEachEngine } from "#test/support/databases.ts";
 import { everyPage } from "#test/support/pages.ts";
-import { groupsWithOpenJobs, jobsOf, migrations } from "./store.ts";
+import { groupsToLookAt, jobsToLookAt, lookSize, startedJobs } from "./line.ts";
+import { jobsOf, migrations } from "./store.ts";
 
 const t0 = 1_700_000_000_000;
 const listOf = (fields: MessageInitShape<typeof ListJobsRequestSchema> = {}) =>
@@ -97,18 +99,65 @@ onEachEngine((test) => {
     expect(await list({ deviceGroupId: "dock", status: JobState.PENDING })).toEqual(["job-1"]);
   });
 
-  it("finds the open jobs of a group, oldest first, and the groups that have any", async () => {
+  it("finds the jobs of a group that something may have to be done with, and such groups", async () => {
     const tenant = newTenant();
+    const later = timestampFromMs(t0 + 10);
     await insert(
       tenant,
       job("job-b", { createdAt: timestampFromMs(t0 + 1) }),
       job("job-a", { status: JobState.INPROGRESS }),
+      job("job-later", { scheduledAt: later }),
       job("job-c", { status: JobState.FAILED }),
       job("job-d", { deviceGroupId: "done", status: JobState.CANCELLED }),
+      job("job-e", { deviceGroupId: "idle", scheduledAt: later }),
     );
-    expect((await read(tenant).open("dock")).map(({ jobId }) => jobId)).toEqual(["job-a", "job-b"]);
-    const groups = (await groupsWithOpenJobs(database.read)).filter((row) => row.tenant_id === tenant);
-    expect(groups).toEqual([{ tenant_id: tenant, device_group_id: "dock" }]);
+    const ids = (nowMs: number) => jobsToLookAt(database.read, tenant, "dock", nowMs);
+    expect((await ids(t0 + 9)).sort()).toEqual(["job-a", "job-b"]);
+    expect((await ids(t0 + 10)).sort()).toEqual(["job-a", "job-b", "job-later"]);
+    const groups = async (nowMs: number) => {
+      const rows = (await groupsToLookAt(database.read, nowMs)).filter((row) => row.tenant_id === tenant);
+      return [...new Set(rows.map((row) => row.device_group_id))].sort();
+    };
+    expect(await groups(t0 + 9)).toEqual(["dock"]);
+    expect(await groups(t0 + 10)).toEqual(["dock", "idle"]);
+  });
+
+  it("looks at no more than the ends of a long line: the most urgent, and those that waited too long", async () => {
+    const tenant = newTenant();
+    const queued = (jobId: string, fields: object) => job(jobId, { status: JobState.QUEUED, ...fields });
+    const crowd = Array.from({ length: lookSize + 20 }, (_, index) =>
+      queued(`job-${index}`, { priority: 5 }),
+    );
+    const urgent = queued("job-urgent", { priority: 9, createdAt: timestampFromMs(t0 + 5) });
+    const stale = queued("job-stale", { priority: 1, queueTimeout: durationOf(1000) });
+    await insert(tenant, ...crowd, urgent, stale);
+    const before = await jobsToLookAt(database.read, tenant, "dock", t0 + 999);
+    expect([before.length, before[0], before.includes("job-stale")]).toEqual([lookSize, "job-urgent", false]);
+    expect(await jobsToLookAt(database.read, tenant, "dock", t0 + 1000)).toContain("job-stale");
+  });
+
+  it("knows which waiting jobs their group has been told to start", async () => {
+    const tenant = newTenant();
+    const order = (jobId: string) => ({
+      dispatchId: `start-${jobId}`,
+      jobId,
+      command: DispatchCommand.START,
+      createdAt: t0,
+    });
+    await insert(
+      tenant,
+      job("job-open"),
+      job("job-taken"),
+      job("job-flying", { status: JobState.INPROGRESS }),
+    );
+    await write(tenant, async (store) => {
+      for (const jobId of ["job-open", "job-taken", "job-flying"])
+        await store.insertDispatch("dock", order(jobId));
+      await store.closeDispatch("start-job-taken", t0 + 10);
+    });
+    const started = (sinceMs: number) => startedJobs(database.read, tenant, "dock", sinceMs);
+    expect((await started(t0 + 9)).sort()).toEqual(["job-open", "job-taken"]);
+    expect(await started(t0 + 10)).toEqual(["job-open"]);
   });
 
   it("tells the changes of a job after a sequence, oldest first", async () => {
@@ -158,7 +207,8 @@ onEachEngine((test) => {
     const theirs = read(other);
     expect(await theirs.get("job-1")).toBeUndefined();
     expect((await theirs.list(listOf())).items).toEqual([]);
-    expect(await theirs.open("dock")).toEqual([]);
+    expect(await theirs.all(["job-1"])).toEqual([]);
+    expect(await jobsToLookAt(database.read, other, "dock", t0)).toEqual([]);
     expect(await theirs.changes("job-1", 0n)).toEqual([]);
     expect(await theirs.lastSequence("job-1")).toBe(0n);
     expect(await theirs.dispatch("dock", "d-1")).toBeUndefined();

@@ -2,7 +2,7 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import type { JobState } from "#gen/portolan/common/v1/track_pb.js";
-import { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
+import type { DispatchCommand } from "#gen/portolan/jobs/v1/dispatch_pb.js";
 import { type Job, JobSchema } from "#gen/portolan/jobs/v1/job_pb.js";
 import { type ListJobsRequest, ListJobsRequestSchema } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import type { Queries } from "#kernel/database.ts";
@@ -10,7 +10,7 @@ import { backfill } from "#kernel/list/backfill.ts";
 import { textColumn } from "#kernel/list/field.ts";
 import { defineList, type Page } from "#kernel/list/list.ts";
 import type { Migration } from "#kernel/migrate.ts";
-import { openStates } from "./job-state.ts";
+import { lineColumns, lineMigrations } from "./line.ts";
 
 declare module "#kernel/database.ts" {
   interface Tables {
@@ -24,6 +24,8 @@ declare module "#kernel/database.ts" {
       priority: number;
       updated_at: number;
       scheduled_at: number | null;
+      due_at: number;
+      expires_at: number | null;
       /** Counts up with every change. */
       version: number;
       /** The Job in its wire form. */
@@ -140,6 +142,7 @@ export const migrations: Migration[] = [
         .execute();
     },
   },
+  ...lineMigrations,
 ];
 
 /** The jobs of a tenant. */
@@ -199,6 +202,7 @@ export function jobsOf(tenantId: string, queries: Queries) {
           status: job.status,
           created_at: createdAt(job),
           ...listColumns(job),
+          ...lineColumns(job),
           version: 1,
           message: toBinary(JobSchema, job),
         })
@@ -226,6 +230,7 @@ export function jobsOf(tenantId: string, queries: Queries) {
         .set({
           status: job.status,
           ...listColumns(job),
+          ...lineColumns(job),
           version: version + 1,
           message: toBinary(JobSchema, job),
         })
@@ -262,16 +267,18 @@ export function jobsOf(tenantId: string, queries: Queries) {
       return { ...page, items: page.items.map(toJob) };
     },
 
-    /** Jobs of a device group that have not ended, oldest first. */
-    async open(deviceGroupId: string): Promise<Job[]> {
+    /** Jobs by their ids, oldest first; in a transaction they are held until its end. */
+    async all(jobIds: readonly string[]): Promise<Job[]> {
+      if (jobIds.length === 0) return [];
       const rows = await queries
         .selectFrom("jobs")
         .select(["message", "version"])
         .where("tenant_id", "=", tenantId)
-        .where("device_group_id", "=", deviceGroupId)
-        .where("status", "in", openStates)
+        .where("job_id", "in", jobIds)
         .orderBy("created_at")
         .orderBy("job_id")
+        // Only PostgreSQL runs transactions side by side; on SQLite this is never true.
+        .$if(queries.isTransaction, (query) => query.forUpdate())
         .execute();
       return rows.map(toJob);
     },
@@ -361,21 +368,6 @@ export function jobsOf(tenantId: string, queries: Queries) {
       return rows.map(toDispatch);
     },
 
-    /** The START orders of jobs, by job. */
-    async starts(jobIds: readonly string[]): Promise<Map<string, StoredDispatch[]>> {
-      const starts = new Map<string, StoredDispatch[]>();
-      if (jobIds.length === 0) return starts;
-      const rows = await queries
-        .selectFrom("dispatches")
-        .selectAll()
-        .where("tenant_id", "=", tenantId)
-        .where("job_id", "in", jobIds)
-        .where("command", "=", DispatchCommand.START)
-        .execute();
-      for (const row of rows) starts.set(row.job_id, [...(starts.get(row.job_id) ?? []), toDispatch(row)]);
-      return starts;
-    },
-
     async closeDispatch(dispatchId: string, at: number): Promise<void> {
       await queries
         .updateTable("dispatches")
@@ -401,15 +393,3 @@ const toDispatch = (row: {
   createdAt: row.created_at,
   closedAt: row.closed_at,
 });
-
-/** Device groups of every tenant that have jobs which have not ended: the dispatcher's work list. */
-export function groupsWithOpenJobs(
-  queries: Queries,
-): Promise<{ tenant_id: string; device_group_id: string }[]> {
-  return queries
-    .selectFrom("jobs")
-    .select(["tenant_id", "device_group_id"])
-    .distinct()
-    .where("status", "in", openStates)
-    .execute();
-}
