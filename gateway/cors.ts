@@ -66,6 +66,22 @@ const responseHeaders = [
   "x-request-id",
 ];
 
+/** Where headers of an answer are set. */
+export interface HeaderSink {
+  setHeader(name: string, value: string): unknown;
+}
+
+/** The headers that are set, with names in lower case. */
+export function collectHeaders(set: (sink: HeaderSink) => void): Record<string, string> {
+  const fields: Record<string, string> = {};
+  set({
+    setHeader(name, value) {
+      fields[name] = value;
+    },
+  });
+  return fields;
+}
+
 /** What a server lets pages of other origins do. */
 export interface CorsOptions {
   /** Origins, or `*` alone; none turns it off. */
@@ -90,14 +106,20 @@ export function createCors({ origins, methods, allow }: CorsOptions) {
   const calls = new Map<string, readonly string[]>();
   for (const method of methods) calls.set(`/${method.parent.typeName}/${method.name}`, callMethods(method));
 
-  return function answer(path: string, request: Request, response: Response): boolean {
-    const { origin } = request.headers;
+  /** Adds the headers that every answer carries; tells whether the page may call. */
+  function mark({ headers }: Pick<Request, "headers">, response: HeaderSink): boolean {
+    const { origin } = headers;
     const isAllowed = origin !== undefined && (any || known.has(origin));
     if (known.size > 0 && !any) response.setHeader("vary", "Origin");
     if (isAllowed) {
       response.setHeader("access-control-allow-origin", any ? "*" : origin);
       response.setHeader("access-control-expose-headers", exposed);
     }
+    return isAllowed;
+  }
+
+  function answer(path: string, request: Request, response: Response): boolean {
+    const isAllowed = mark(request, response);
     if (request.method !== "OPTIONS") return false;
     const httpMethods = calls.get(path) ?? allow(path);
     if (!httpMethods) return false;
@@ -111,7 +133,9 @@ export function createCors({ origins, methods, allow }: CorsOptions) {
     request.resume();
     response.end();
     return true;
-  };
+  }
+
+  return Object.assign(answer, { mark });
 }
 
 /** Connect takes calls without side effects by GET as well. */

@@ -1,8 +1,10 @@
 import http, { type IncomingMessage, ServerResponse } from "node:http";
 import http2, {
-  type Http2ServerRequest,
-  type Http2ServerResponse,
+  Http2ServerRequest,
+  Http2ServerResponse,
+  type IncomingHttpHeaders,
   type ServerHttp2Session,
+  type ServerHttp2Stream,
 } from "node:http2";
 import net, { type AddressInfo, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
@@ -19,6 +21,11 @@ export interface ListenerOptions {
     req: IncomingMessage | Http2ServerRequest,
     res: ServerResponse | Http2ServerResponse,
   ) => void | Promise<void>;
+  /**
+   * Is offered every HTTP/2 stream first, as it is; what it declines goes to `handler`. Declining,
+   * it must not have touched the stream.
+   */
+  onStream?: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
   /** Takes over HTTP/1.1 connections that ask for `Upgrade: websocket`; other upgrades are ignored. */
   onUpgrade?: (req: IncomingMessage, socket: Duplex, head: Buffer) => void;
   /** The most bytes of headers in one request; 16 KiB unless told. */
@@ -51,6 +58,10 @@ const STREAM_WINDOW = 256 * 1024;
 /** Bounds what all streams of a connection together may send unread. */
 const SESSION_WINDOW = 1024 * 1024;
 
+/** How many streams of a connection may be reset at once, and every second from then on. */
+const RESET_BURST = 1000;
+const RESETS_PER_SECOND = 100;
+
 const ignore = (): void => {};
 
 /** Opens one port for HTTP/1.1 and HTTP/2, in cleartext or over TLS. */
@@ -71,6 +82,9 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
       maxHeaderListSize: maxHeaderSize,
     },
     maxSessionMemory: 32,
+    // Behind `calm`, which tells the client why: many resets may arrive before it runs.
+    streamResetBurst: 2 * RESET_BURST,
+    streamResetRate: 2 * RESETS_PER_SECOND,
   };
 
   const sockets = new Set<Socket>();
@@ -97,6 +111,26 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
     }
   }
 
+  /** Offers a stream to `onStream`; what it declines becomes a request as Node itself makes it. */
+  function onHttp2(
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    _flags: number,
+    rawHeaders: string[],
+  ): void {
+    const small = headerBytes(rawHeaders) <= maxHeaderSize;
+    if (small && options.onStream?.(stream, headers)) {
+      stream.on("error", ignore);
+      return;
+    }
+    const req = new Http2ServerRequest(stream, headers, {}, rawHeaders);
+    const res = new Http2ServerResponse(stream);
+    if (headers[":method"] === "CONNECT") return void res.writeHead(405).end();
+    if (headers.expect === "100-continue") res.writeContinue();
+    else if (headers.expect !== undefined) return void res.writeHead(417).end();
+    void onRequest(req, res);
+  }
+
   function onHttp1(socket: Socket, res: ServerResponse): void {
     const open = responses.get(socket) ?? new Set();
     responses.set(socket, open.add(res));
@@ -117,12 +151,18 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
 
   function onSession(session: ServerHttp2Session): void {
     let streams = 0;
+    const calm = allowance(RESET_BURST, RESETS_PER_SECOND);
     sessions.add(session);
     session.on("error", ignore);
     session.once("close", () => sessions.delete(session));
     session.on("stream", (stream) => {
       streams++;
       stream.once("close", () => {
+        // Streams that are opened only to be reset cost more to serve than to ask for.
+        if (isReset(stream) && !calm()) {
+          session.goaway(http2.constants.NGHTTP2_ENHANCE_YOUR_CALM);
+          session.destroy();
+        }
         // The reset of a stream does not count as activity: the time of idleness begins here.
         if (--streams === 0 && !session.destroyed) session.setTimeout(IDLE_SESSION_MS);
       });
@@ -177,6 +217,9 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
       http1Options,
     });
     serve(server);
+    // Since somebody listens for requests, Node would make them of HTTP/2 streams, too.
+    server.removeAllListeners("stream");
+    server.on("stream", onHttp2);
     server.on("session", onSession);
     server.on("secureConnection", (socket) => socket.on("error", ignore));
     return { server, stop: ignore };
@@ -184,7 +227,8 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
 
   function cleartext() {
     const http1Server = http.createServer(http1Options);
-    const http2Server = http2.createServer(http2Options, onRequest);
+    const http2Server = http2.createServer(http2Options);
+    http2Server.on("stream", onHttp2);
     serve(http1Server);
     http2Server.on("session", onSession);
     // Node watches the headers' timeout from this event on, which a server that is only handed
@@ -242,6 +286,23 @@ export async function listen(options: ListenerOptions): Promise<Listener> {
   const { port } = server.address() as AddressInfo;
   const authority = `${urlHost(options.host)}:${port}`;
   return { url: `${options.tls ? "https" : "http"}://${authority}`, port, drain };
+}
+
+/** Whether a stream did not end as it should, and not by our own fault. */
+function isReset({ rstCode = 0 }: ServerHttp2Stream): boolean {
+  return rstCode !== http2.constants.NGHTTP2_NO_ERROR && rstCode !== http2.constants.NGHTTP2_INTERNAL_ERROR;
+}
+
+/** Tells whether one more is allowed: so many at once, and so many a second from then on. */
+function allowance(burst: number, perSecond: number): () => boolean {
+  let left = burst;
+  let lastMs = performance.now();
+  return () => {
+    const nowMs = performance.now();
+    left = Math.min(burst, left + ((nowMs - lastMs) / 1000) * perSecond) - 1;
+    lastMs = nowMs;
+    return left >= 0;
+  };
 }
 
 /** Finds out whether a connection begins with the HTTP/2 preface, without consuming what it sent. */

@@ -1,4 +1,5 @@
-import type { Request, Response } from "./connect/lane.ts";
+import type { Request } from "./connect/lane.ts";
+import type { HeaderSink } from "./cors.ts";
 
 /** Of an API answer nothing is ever to be loaded, run or framed. */
 const contentSecurityPolicy = "default-src 'none'; frame-ancestors 'none'";
@@ -13,7 +14,11 @@ const transportSecurity = "max-age=31536000";
  * `Content-Security-Policy` afterwards. No browser speaks gRPC itself, so that its answers do
  * without.
  */
-export function setSecurityHeaders(request: Request, response: Response, isTls: boolean): void {
+export function setSecurityHeaders(
+  request: Pick<Request, "headers">,
+  response: HeaderSink,
+  isTls: boolean,
+): void {
   if (nativeGrpc.test(request.headers["content-type"] ?? "")) return;
   response.setHeader("x-content-type-options", "nosniff");
   response.setHeader("referrer-policy", "no-referrer");

@@ -1,3 +1,5 @@
+import type { IncomingMessage } from "node:http";
+import { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { createRegistry, type DescService } from "@bufbuild/protobuf";
@@ -32,10 +34,17 @@ import { createMeta } from "#services/meta/index.ts";
 import { createShares } from "#services/shares/index.ts";
 import { createStreams } from "#services/streams/index.ts";
 import { openAdminKey } from "./admin-key.ts";
-import { createCallContexts, performingAs, requestIdOf } from "./call-context.ts";
-import { createConnectLane, maxMessageBytes, type Request, type Response } from "./connect/lane.ts";
-import { createCors } from "./cors.ts";
+import { createCallContexts, originOf, performingAs, requestIdOf } from "./call-context.ts";
+import {
+  createConnectLane,
+  maxMessageBytes,
+  protocolOf,
+  type Request,
+  type Response,
+} from "./connect/lane.ts";
+import { collectHeaders, createCors } from "./cors.ts";
 import { createDocuments, type Documents } from "./docs/serve.ts";
+import { createExpressLane } from "./express/lane.ts";
 import { createAdmission } from "./gate/admission/index.ts";
 import { createLoad, type Load } from "./gate/admission/load.ts";
 import { createGate } from "./gate/gate.ts";
@@ -149,7 +158,8 @@ export async function startServer(
   const health = createHealth(services.map((service) => service.typeName));
   health.setServing(false);
   const reflection = createReflection(services);
-  const contextValues = createCallContexts();
+  const callContexts = createCallContexts();
+  const contextValues = (request: Request, route?: string) => callContexts(originOf(request), route);
   const stray = ({ socket }: { readonly socket?: unknown }) =>
     admission.stray((socket as Socket | undefined)?.remoteAddress ?? "");
   const connect = createConnectLane({
@@ -192,8 +202,30 @@ export async function startServer(
     allow: (path) => pages.allow(path) ?? rest.allow(path),
   });
   const documents = createDocuments();
+  const express = config.express
+    ? createExpressLane({
+        endpoints,
+        contextValues: callContexts,
+        refused: (error, { exchange, plan }) =>
+          observer.refuse(
+            refusalOf(exchange, protocolOf(exchange.headers["content-type"]), error, plan.method),
+          ),
+        headers: (request) =>
+          collectHeaders((answer) => {
+            setSecurityHeaders(request, answer, config.tls !== undefined);
+            cors.mark(request, answer);
+          }),
+        log,
+      })
+    : undefined;
 
   async function handle(request: Request, response: Response): Promise<void> {
+    if (
+      express &&
+      response instanceof ServerResponse &&
+      express.request(request as IncomingMessage, response)
+    )
+      return;
     const path = request.url?.split("?", 1)[0] ?? "/";
     response.setHeader("x-request-id", requestIdOf(request));
     setSecurityHeaders(request, response, config.tls !== undefined);
@@ -218,6 +250,7 @@ export async function startServer(
     host: config.host,
     port: config.port,
     handler: handle,
+    ...(express && { onStream: express.stream }),
     ...(config.tls && { tls: config.tls }),
   }).catch(async (error) => {
     for (const module of modules) await module.stop?.();

@@ -25,8 +25,17 @@ export type Response = ServerResponse | Http2ServerResponse;
 /** Largest message that is read or written, in bytes. */
 export const maxMessageBytes = 4 * 1024 * 1024;
 
-/** Longest deadline that a client may set, in milliseconds. */
-const maxTimeoutMs = 24 * 60 * 60 * 1000;
+/** What every lane of gRPC, gRPC-Web and Connect allows. */
+export const wireOptions = {
+  acceptCompression: [compressionGzip, compressionBrotli],
+  readMaxBytes: maxMessageBytes,
+  writeMaxBytes: maxMessageBytes,
+  /** Shorter messages are not worth compressing, in bytes. */
+  compressMinBytes: 1024,
+  /** Longest deadline that a client may set, in milliseconds. */
+  maxTimeoutMs: 24 * 60 * 60 * 1000,
+  jsonOptions: { ignoreUnknownFields: false },
+};
 
 /** Services with their endpoints, and such that answer for themselves, past the gate. */
 export interface ConnectLaneOptions {
@@ -47,11 +56,7 @@ export function createConnectLane(options: ConnectLaneOptions) {
   const { endpoints, ungated, contextValues, observer, stray, log } = options;
   const byMethod = new Map(endpoints.map((endpoint) => [endpoint.method, endpoint]));
   const router = createConnectRouter({
-    acceptCompression: [compressionGzip, compressionBrotli],
-    readMaxBytes: maxMessageBytes,
-    writeMaxBytes: maxMessageBytes,
-    maxTimeoutMs,
-    jsonOptions: { ignoreUnknownFields: false },
+    ...wireOptions,
     requestGate: (context) => byMethod.get(context.method)?.enter(context),
   });
   for (const { method, invoke } of endpoints) router.rpc(method, invoke as never);
@@ -110,7 +115,7 @@ function discardRest(request: Request): void {
 }
 
 /** The protocol of a request on the path of a method. */
-function protocolOf(contentType: string | null | undefined): string {
+export function protocolOf(contentType: string | null | undefined): string {
   const [, isGrpc, isWeb] = /^application\/(grpc)(-web)?/.exec(contentType ?? "") ?? [];
   return isGrpc ? (isWeb ? "grpc-web" : "grpc") : "connect";
 }

@@ -24,7 +24,9 @@ export function leaseOf(standing: Standing, context: HandlerContext): Lease {
     return revoked.aborted ? fail("INVALID_TOKEN") : undefined;
   };
   return {
-    context: { ...context, signal: AbortSignal.any([context.signal, suspended, revoked]) },
+    context: Object.create(context, {
+      signal: { value: AbortSignal.any([context.signal, suspended, revoked]), enumerable: true },
+    }),
     over,
     bound: (messages) => until(AbortSignal.any([suspended, revoked]), over, messages),
   };

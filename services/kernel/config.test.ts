@@ -27,6 +27,7 @@ it("has a default for everything", () => {
     plans: readPlans(),
     maxCallsInFlight: 10_000,
     maxLoopDelayMs: 500,
+    express: true,
     logLevel: "info",
     accessLog: false,
     metrics: { readers: "loopback", token: undefined },

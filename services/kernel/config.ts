@@ -58,6 +58,10 @@ const settings = {
     about: "Milliseconds of delay above which new calls are refused",
     schema: z.coerce.number().int().min(1).default(500),
   },
+  PORTOLAN_EXPRESS: {
+    about: "off serves gRPC, gRPC-Web and Connect by the Connect library alone, see docs/express.md",
+    schema: onOff.default(true),
+  },
   PORTOLAN_LOG_LEVEL: { about: `One of ${logLevels.join(", ")}`, schema: z.enum(logLevels).default("info") },
   PORTOLAN_ACCESS_LOG: {
     about: "on logs every call at level info, off at debug; faults of the server always show",
@@ -97,6 +101,8 @@ export interface Config {
   readonly maxCallsInFlight: number;
   /** Mean delay of the event loop above which it does, in milliseconds. */
   readonly maxLoopDelayMs: number;
+  /** Whether the express lanes are open. */
+  readonly express: boolean;
   readonly logLevel: (typeof logLevels)[number];
   /** Whether every call is logged, not only faults. */
   readonly accessLog: boolean;
@@ -169,6 +175,7 @@ export function readConfig(env: Record<string, string | undefined>): Config {
     plans: plans(),
     maxCallsInFlight: read("PORTOLAN_MAX_CALLS"),
     maxLoopDelayMs: read("PORTOLAN_MAX_LOOP_DELAY"),
+    express: read("PORTOLAN_EXPRESS"),
     logLevel: read("PORTOLAN_LOG_LEVEL"),
     accessLog: read("PORTOLAN_ACCESS_LOG"),
     metrics: { readers: read("PORTOLAN_METRICS"), token: read("PORTOLAN_METRICS_TOKEN") },

@@ -32,6 +32,7 @@ export interface TestAddress {
 export interface TestServer extends TestAddress {
   readonly kernel: Kernel;
   readonly documents: Documents;
+  readonly dataDir: string;
   /** A gRPC transport over a connection of its own, closed with the server. */
   grpc(key?: string): Transport;
   /** Makes an API key and gives its secret. */
@@ -61,6 +62,7 @@ export async function startTestServer(env: Record<string, string> = {}, load?: L
     port: Number(new URL(server.url).port),
     kernel: server.kernel,
     documents: server.documents,
+    dataDir: config.dataDir,
     grpc,
     async createKey(role, tenantId = "") {
       const keys = createClient(ApiKeyService, grpc());
