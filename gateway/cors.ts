@@ -64,6 +64,7 @@ const responseHeaders = [
   "x-ratelimit-reset",
   "x-ratelimit-window",
   "x-request-id",
+  "x-total-count",
 ];
 
 /** What a server lets pages of other origins do. */

@@ -256,6 +256,31 @@ onEachEngine((database) => {
     expect(after.count).toBe(2);
   });
 
+  it("tells over REST of the next page and of the total in headers, also of a bare array", async () => {
+    const { secret } = await server.newKey(Role.ADMIN, { tenantId: "linked" });
+    const keys = server.client(ApiKeyService, secret);
+    for (const name of ["a & b", "c", "d", "e"]) await keys.createApiKey({ name, role: Role.PILOT });
+    const first =
+      "/api/v1/api-keys?page=1&per_page=2&sort=name&filter[role]=pilot&filter[name][ne]=d&fields=name";
+    const read = async (path: string) => {
+      const { status, json, headers } = await server.rest("GET", path, { apiKey: secret });
+      expect(status).toBe(200);
+      const [, next = ""] = /^<(.*)>; rel="next"$/.exec(headers.get("link") ?? "") ?? [];
+      return { json, next, total: headers.get("x-total-count"), link: headers.get("link") };
+    };
+    const one = await read(first);
+    expect([one.json, one.total]).toEqual([[{ name: "a & b" }, { name: "c" }], "3"]);
+    const two = await read(one.next);
+    expect([two.json, two.total, two.link]).toEqual([[{ name: "e" }], null, null]);
+    expect((await read("/api/v1/api-keys?page=7")).total).toBe("5");
+    const listed = await read("/api/v1/audit-logs?page=1&limit=2");
+    expect([listed.total, new URLSearchParams(listed.next.split("?")[1]).get("page_token")]).toEqual([
+      String(listed.json.pageInfo.totalItems),
+      listed.json.nextPageToken,
+    ]);
+    expect((await read("/api/v1/tenants/linked")).link).toBeNull();
+  });
+
   it("lists the audit log by the same rules, beside its plain fields", async () => {
     const { secret } = await server.newKey(Role.ADMIN, { tenantId: "audit-lists" });
     const users = server.client(UserService, secret);
