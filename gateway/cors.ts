@@ -64,6 +64,7 @@ const responseHeaders = [
   "x-ratelimit-reset",
   "x-ratelimit-window",
   "x-request-id",
+  "x-total-count",
 ];
 
 /** Where headers of an answer are set. */

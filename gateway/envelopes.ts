@@ -1,7 +1,7 @@
 import type { DescField, DescMethod, JsonObject, JsonValue, Message } from "@bufbuild/protobuf";
-import type { PageInfo } from "#gen/portolan/common/v1/page_pb.js";
 import { Envelope } from "#gen/portolan/options/v1/surface_pb.js";
 import { subjectOf } from "./gate/sparse.ts";
+import type { Paging } from "./paging.ts";
 
 /** What an envelope is made of beside the body. */
 export interface Answer {
@@ -65,8 +65,7 @@ function dataOf(body: JsonValue, { method, nameOf }: Answer): JsonValue {
   return subject && isObject(body) ? (body[nameOf(subject)] ?? null) : body;
 }
 
-const pagingOf = ({ response }: Answer) =>
-  response as Message & { pageInfo?: PageInfo; nextPageToken?: string };
+const pagingOf = ({ response }: Answer) => response as Paging;
 
 const isObject = (json: JsonValue): json is JsonObject =>
   typeof json === "object" && json !== null && !Array.isArray(json);

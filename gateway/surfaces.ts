@@ -27,6 +27,7 @@ import { fail, type Reason, reasonOf, reasons } from "#kernel/errors.ts";
 import { versionedSurfaces } from "#services/meta/versions.ts";
 import { maxMessageBytes } from "./connect/lane.ts";
 import { envelopes, metaOf } from "./envelopes.ts";
+import { pagingHeaders } from "./paging.ts";
 import type { Dialect, TranscoderOptions } from "./rest/index.ts";
 import { cutBody, namesIn, spellError } from "./rest-spelling.ts";
 
@@ -98,6 +99,7 @@ function makeDialect(surface: Surface, successStatus: number, bare: boolean): Di
     foldsBrackets: (field: DescField) => getOption(field, listable).expression !== undefined,
     envelope: (body, response, method, { requestId }) =>
       wrap(cutBody(body, response, nameOf), { response, method, nameOf, requestId }),
+    headers: (response, method, { target }) => pagingHeaders(response, method, target),
     envelopeVaries: envelope === Envelope.SUCCESS_DATA_META,
     ...(errorBody && {
       errorBody: (error, info) => errorBody(spellError(error, nameOf), info, names.name(error)),

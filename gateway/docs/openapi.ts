@@ -1,6 +1,7 @@
-import type { DescField, JsonObject } from "@bufbuild/protobuf";
+import type { DescField, DescMethod, JsonObject } from "@bufbuild/protobuf";
 import { policyOf } from "../gate/policy.ts";
 import { idempotencyHeader, replayedHeader } from "../gate/replay.ts";
+import { isPaged, totalHeader } from "../paging.ts";
 import { isHttpBody, type Rule, rulesOf, streamContentTypes } from "../rest/index.ts";
 import { dialectOf } from "../surfaces.ts";
 import { accessText, policyJson, security, securitySchemes } from "./access.ts";
@@ -198,6 +199,7 @@ class OpenApi {
         headers: {
           "x-request-id": { $ref: "#/components/headers/RequestId" },
           ...(hasTag(rule) && { etag: { $ref: "#/components/headers/ETag" } }),
+          ...(rule.httpMethod === "GET" && isPaged(method) && pageHeaders(method)),
           ...(policyOf(method).idempotencyKey && {
             [replayedHeader]: { $ref: "#/components/headers/IdempotencyReplayed" },
           }),
@@ -281,7 +283,20 @@ const streamText =
   "Server-sent events end with an event `end`. A browser's EventSource, which cannot set headers, gives its " +
   "credential in the query as `token`.";
 
+const pageHeaders = ({ output }: DescMethod): JsonObject => ({
+  link: { $ref: "#/components/headers/NextPage" },
+  ...(output.field.pageInfo && { [totalHeader]: { $ref: "#/components/headers/TotalCount" } }),
+});
+
 const headers: JsonObject = {
+  NextPage: {
+    description: 'Where a page follows: `<…>; rel="next"`, a reference to it (RFC 8288).',
+    schema: { type: "string" },
+  },
+  TotalCount: {
+    description: "How many items the list holds, where the request gave a page number.",
+    schema: { type: "integer" },
+  },
   ETag: { description: "Stands for this very answer, see `If-None-Match`.", schema: { type: "string" } },
   RequestId: { description: "Id of the request, as in the server's log.", schema: { type: "string" } },
   IdempotencyReplayed: {

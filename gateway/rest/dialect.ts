@@ -35,6 +35,12 @@ export interface Dialect {
    * a weak one, made of what is in the envelope.
    */
   envelopeVaries?: boolean;
+  /** Headers of a read that succeeded; `target` is the raw path and query that were asked for. */
+  headers?(
+    response: Message,
+    method: DescMethod,
+    info: { target: { readonly path: string; readonly query: string } },
+  ): Readonly<Record<string, string>>;
   /** The body of errors. */
   errorBody?(error: ConnectError, info: { httpStatus: number; requestId: string | undefined }): JsonValue;
   /**

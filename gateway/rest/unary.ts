@@ -5,6 +5,7 @@ import { tagIn } from "./conditional.ts";
 import type { Refusals } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { isHttpBody } from "./fields.ts";
+import { splitTarget } from "./http.ts";
 import { sendRepresentation } from "./representation.ts";
 import { httpBodyOf } from "./stream.ts";
 
@@ -21,6 +22,10 @@ export async function sendUnary(
   const { successStatus: status = 200, envelope, envelopeVaries } = spelling.dialect;
   exchange.addHeaders(context.responseHeader);
   exchange.addHeaders(context.responseTrailer);
+  if (exchange.isRead && spelling.dialect.headers) {
+    const target = splitTarget(exchange.req.url ?? "/");
+    exchange.addHeaders(new Headers(spelling.dialect.headers(response, rule.method, { target })));
+  }
   if (status === 204) return exchange.sendEmpty(204);
   if (isHttpBody(rule.responseBody?.message ?? output)) {
     const body = httpBodyOf(response, rule.responseBody);

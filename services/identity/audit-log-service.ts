@@ -7,7 +7,6 @@ import { fingerprint } from "#kernel/audit.ts";
 import { auditOf, type StoredAudit } from "#kernel/audit-store.ts";
 import { tenantOf } from "#kernel/call.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { cutPage, pageTokens } from "#kernel/page.ts";
 
 /** Handlers of AuditLogService. */
 export function createAuditLogService(kernel: Kernel): ServiceImpl<typeof AuditLogService> {
@@ -17,13 +16,7 @@ export function createAuditLogService(kernel: Kernel): ServiceImpl<typeof AuditL
       const { actor, action, resourceType, resourceId, requestId, outcome } = request;
       const fromMs = request.startTime && timestampMs(request.startTime);
       const toMs = request.endTime && timestampMs(request.endTime);
-      const size = request.pageSize || 100;
-      const tokens = pageTokens(
-        "audit-logs",
-        ...[tenantId, actor, action, resourceType, resourceId, requestId, outcome, fromMs ?? "", toMs ?? ""],
-      );
-      const [before] = (tokens.decode(request.pageToken) ?? []) as [number?];
-      const rows = await auditOf(tenantId, kernel.database.read).list({
+      const filter = {
         actor,
         action,
         resourceType,
@@ -32,11 +25,10 @@ export function createAuditLogService(kernel: Kernel): ServiceImpl<typeof AuditL
         failed: outcome === AuditOutcome.UNSPECIFIED ? undefined : outcome === AuditOutcome.FAILED,
         fromMs,
         toMs,
-        before,
-        limit: size + 1,
-      });
-      const [page, nextPageToken] = cutPage(rows, size, ({ sequence }) => tokens.encode([sequence]));
-      return { auditLogs: page.map(toAuditLog), nextPageToken };
+      };
+      const log = auditOf(tenantId, kernel.database.read);
+      const { items, ...page } = await log.list(filter, request, request.pageSize || 100);
+      return { auditLogs: items.map(toAuditLog), ...page };
     },
 
     async verifyAuditLogs(_, context) {

@@ -7,6 +7,7 @@ import { TenantService } from "#gen/portolan/identity/v1/tenant_service_pb.js";
 import { TokenService } from "#gen/portolan/identity/v1/token_service_pb.js";
 import { UserService } from "#gen/portolan/identity/v1/user_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
+import { auditList } from "#kernel/audit-store.ts";
 import { newSecret } from "#kernel/ids.ts";
 import { type Kernel, type ServiceModule, serve } from "#kernel/kernel.ts";
 import { type Plans, unlimitedPlan } from "#kernel/plans.ts";
@@ -16,10 +17,12 @@ import { KeyAuthenticator } from "./authenticator.ts";
 import { createHousekeeping } from "./housekeeping.ts";
 import { apiKeyList, apiKeysOf, hashSecret, identityStore, migrations } from "./store.ts";
 import { createTenantService, firstTenant } from "./tenant-service.ts";
+import { tenantList } from "./tenant-store.ts";
 import { createTokenService } from "./token-service.ts";
 import { createTokenSigner } from "./tokens.ts";
 import { createUsage } from "./usage.ts";
 import { createUserService } from "./user-service.ts";
+import { userList } from "./user-store.ts";
 
 export { migrations };
 
@@ -42,7 +45,7 @@ export async function createIdentity(
       serve(AuditLogService, createAuditLogService(kernel)),
     ],
     migrations,
-    lists: [apiKeyList],
+    lists: [apiKeyList, tenantList, userList, auditList],
     start: housekeeping.start,
     stop: housekeeping.stop,
   };

@@ -6,7 +6,6 @@ import { fail } from "#kernel/errors.ts";
 import { demandEtag } from "#kernel/etag.ts";
 import type { Tx } from "#kernel/events.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { cutPage, pageTokens } from "#kernel/page.ts";
 import { apiKeysOf } from "./store.ts";
 import { tenantStore } from "./tenant-store.ts";
 import { usersOf } from "./user-store.ts";
@@ -64,13 +63,8 @@ export function createTenantService(kernel: Kernel): ServiceImpl<typeof TenantSe
 
     async listTenants(request, context) {
       const own = managesTenants(context) ? undefined : principalOf(context).tenantId;
-      const { status } = request;
-      const size = request.pageSize || 100;
-      const tokens = pageTokens("tenants", own ?? "", status);
-      const [after = ""] = (tokens.decode(request.pageToken) ?? []) as [string?];
-      const rows = await tenantStore(kernel.database.read).list(size + 1, after, status, own);
-      const [tenants, nextPageToken] = cutPage(rows, size, ({ id }) => tokens.encode([id]));
-      return { tenants, nextPageToken };
+      const { items, ...page } = await tenantStore(kernel.database.read).list(request, own);
+      return { tenants: items, ...page };
     },
 
     async getTenant({ id }, context) {

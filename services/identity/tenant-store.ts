@@ -1,8 +1,13 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import type { Selectable } from "kysely";
+import { type Selectable, sql } from "kysely";
 import { type Tenant, TenantSchema, TenantStatus } from "#gen/portolan/identity/v1/tenant_pb.js";
+import {
+  type ListTenantsRequest,
+  ListTenantsRequestSchema,
+} from "#gen/portolan/identity/v1/tenant_service_pb.js";
 import type { Queries } from "#kernel/database.ts";
+import { defineList, type Page } from "#kernel/list/list.ts";
 import type { Migration } from "#kernel/migrate.ts";
 
 interface TenantRow {
@@ -44,17 +49,58 @@ export const tenantMigrations: Migration[] = [
       await queries.schema.createIndex("tenants_suspended").on("tenants").column("suspended_at").execute();
     },
   },
+  {
+    name: "identity/0006-tenant-lists",
+    async up(queries, types) {
+      await types.retype(queries, "tenants", ["tenant_id", "name"]);
+      // Rows from before these columns were read so.
+      for (const [column, empty, other] of [
+        ["name", "", "tenant_id"],
+        ["updated_at", 0, "created_at"],
+      ] as const) {
+        await sql`update tenants set ${sql.ref(column)} = ${sql.ref(other)}
+          where ${sql.ref(column)} = ${empty}`.execute(queries);
+      }
+      await queries.schema.dropIndex("tenants_suspended").execute();
+      for (const column of ["name", "created_at", "updated_at", "suspended_at"] as const) {
+        const nulls = column === "suspended_at" ? types.nullsFirst : sql.raw("");
+        await queries.schema
+          .createIndex(`tenants_by_${column}`)
+          .on("tenants")
+          .expression(sql`${sql.ref(column)} ${nulls}`)
+          .column("tenant_id")
+          .execute();
+      }
+    },
+  },
 ];
+
+/** All tenants: the one list that has no scope. */
+export const tenantList = defineList({
+  request: ListTenantsRequestSchema,
+  message: TenantSchema,
+  table: "tenants",
+  scope: [],
+  columns: {
+    id: "tenant_id",
+    name: "name",
+    created_at: "created_at",
+    updated_at: "updated_at",
+    suspended_at: { nullable: "suspended_at" },
+  },
+  id: "id",
+  sort: "id",
+});
 
 const toTenant = (row: Selectable<TenantRow>): Tenant =>
   create(TenantSchema, {
     id: row.tenant_id,
-    name: row.name || row.tenant_id,
+    name: row.name,
     status: row.suspended_at === null ? TenantStatus.ACTIVE : TenantStatus.SUSPENDED,
     suspensionReason: row.suspension_reason,
     ...(row.suspended_at !== null && { suspendedAt: timestampFromMs(row.suspended_at) }),
     createdAt: timestampFromMs(row.created_at),
-    updatedAt: timestampFromMs(row.updated_at || row.created_at),
+    updatedAt: timestampFromMs(row.updated_at),
     etag: String(row.version),
   });
 
@@ -87,13 +133,15 @@ export function tenantStore(queries: Queries) {
         .executeTakeFirst();
       return row && toTenant(row);
     },
-    /** By id, after the given one; `only` narrows it to one tenant. */
-    async list(size: number, after: string, status: TenantStatus, only?: string): Promise<Tenant[]> {
-      let query = present().where("tenant_id", ">", after).orderBy("tenant_id").limit(size);
+    /** A page of tenants, by id unless the request says otherwise; `only` narrows it to one tenant. */
+    async list(request: ListTenantsRequest, only?: string): Promise<Page<Tenant>> {
+      const { status } = request;
+      let query = present();
       if (only) query = query.where("tenant_id", "=", only);
       if (status)
         query = query.where("suspended_at", status === TenantStatus.SUSPENDED ? "is not" : "is", null);
-      return (await query.execute()).map(toTenant);
+      const page = await tenantList.page(query, request, request.pageSize || 100, [only ?? "", status]);
+      return { ...page, items: page.items.map(toTenant) };
     },
     /** Changes a tenant that was read in this transaction, and returns it. */
     async update(tenantId: string, change: TenantChange, at: number): Promise<Tenant> {

@@ -9,8 +9,7 @@ import { fail } from "#kernel/errors.ts";
 import { demandEtag } from "#kernel/etag.ts";
 import { newId } from "#kernel/ids.ts";
 import type { Kernel } from "#kernel/kernel.ts";
-import { cutPage, pageTokens } from "#kernel/page.ts";
-import { userOrder, usersOf } from "./user-store.ts";
+import { usersOf } from "./user-store.ts";
 
 /** Handlers of UserService. */
 export function createUserService(kernel: Kernel): ServiceImpl<typeof UserService> {
@@ -37,14 +36,8 @@ export function createUserService(kernel: Kernel): ServiceImpl<typeof UserServic
     },
 
     async listUsers(request, context) {
-      const tenantId = tenantOf(context);
-      const { status } = request;
-      const size = request.pageSize || 100;
-      const tokens = pageTokens("users", tenantId, status);
-      const after = tokens.decode(request.pageToken) as readonly [number, string] | undefined;
-      const rows = await usersOf(tenantId, kernel.database.read).list(size + 1, status, after);
-      const [users, nextPageToken] = cutPage(rows, size, (user) => tokens.encode(userOrder(user)));
-      return { users, nextPageToken };
+      const { items, ...page } = await usersOf(tenantOf(context), kernel.database.read).list(request);
+      return { users: items, ...page };
     },
 
     async getUser({ id }, context) {

@@ -1,7 +1,11 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type User, UserSchema, type UserStatus } from "#gen/portolan/identity/v1/user_pb.js";
+import { type ListUsersRequest, ListUsersRequestSchema } from "#gen/portolan/identity/v1/user_service_pb.js";
 import type { Queries } from "#kernel/database.ts";
+import { backfill } from "#kernel/list/backfill.ts";
+import { textColumn } from "#kernel/list/field.ts";
+import { defineList, type Page } from "#kernel/list/list.ts";
 import type { Migration } from "#kernel/migrate.ts";
 
 declare module "#kernel/database.ts" {
@@ -10,8 +14,10 @@ declare module "#kernel/database.ts" {
       tenant_id: string;
       user_id: string;
       email: string;
+      name: string;
       status: UserStatus;
       created_at: number;
+      updated_at: number;
       /** Counts up with every change. */
       version: number;
       /** The User in its wire form. */
@@ -43,13 +49,53 @@ export const userMigrations: Migration[] = [
         .execute();
     },
   },
+  {
+    name: "identity/0007-user-lists",
+    async up(queries, types) {
+      await types.retype(queries, "users", ["user_id", "email"]);
+      const table = queries.schema.alterTable("users");
+      await table.addColumn("name", types.text, (column) => column.notNull().defaultTo("")).execute();
+      await table.addColumn("updated_at", "bigint", (column) => column.notNull().defaultTo(0)).execute();
+      await backfill(queries, "users", ["tenant_id", "user_id"], (message) => {
+        const { name, updated_at } = columnsOf(fromBinary(UserSchema, message));
+        return { name, updated_at };
+      });
+      for (const column of ["name", "status", "updated_at"] as const) {
+        await queries.schema
+          .createIndex(`users_by_${column}`)
+          .on("users")
+          .columns(["tenant_id", column, "user_id"])
+          .execute();
+      }
+    },
+  },
 ];
 
-/** The order key of a user in lists. */
-export const userOrder = (user: User): readonly [number, string] => [
-  user.createdAt ? timestampMs(user.createdAt) : 0,
-  user.id,
-];
+/** The users of a tenant. */
+export const userList = defineList({
+  request: ListUsersRequestSchema,
+  message: UserSchema,
+  table: "users",
+  scope: ["tenant_id"],
+  columns: {
+    email: "email",
+    name: "name",
+    status: "status",
+    created_at: "created_at",
+    updated_at: "updated_at",
+    id: "user_id",
+  },
+  id: "id",
+  sort: "-created_at",
+});
+
+/** The columns that change with a user. */
+const columnsOf = (user: User) => ({
+  email: user.email,
+  name: textColumn(user.name),
+  status: user.status,
+  updated_at: user.updatedAt ? timestampMs(user.updatedAt) : 0,
+});
 
 /** Users of one tenant. */
 export function usersOf(tenantId: string, queries: Queries) {
@@ -63,15 +109,13 @@ export function usersOf(tenantId: string, queries: Queries) {
   return {
     /** Makes a user; false if the email address is taken. */
     async insert(user: User): Promise<boolean> {
-      const [createdAt] = userOrder(user);
       const { numInsertedOrUpdatedRows } = await queries
         .insertInto("users")
         .values({
           tenant_id: tenantId,
           user_id: user.id,
-          email: user.email,
-          status: user.status,
-          created_at: createdAt,
+          ...columnsOf(user),
+          created_at: user.createdAt ? timestampMs(user.createdAt) : 0,
           version: 1,
           message: toBinary(UserSchema, user),
         })
@@ -97,27 +141,20 @@ export function usersOf(tenantId: string, queries: Queries) {
         .executeTakeFirst();
       return row?.user_id;
     },
-    /** Newest first, after the given (creation time, id). */
-    async list(
-      size: number,
-      status: UserStatus,
-      after: readonly [number, string] | undefined,
-    ): Promise<User[]> {
-      let query = rows().orderBy("created_at", "desc").orderBy("user_id", "desc").limit(size);
+    /** A page of users, newest first unless the request says otherwise. */
+    async list(request: ListUsersRequest): Promise<Page<User>> {
+      const { status } = request;
+      let query = rows();
       if (status) query = query.where("status", "=", status);
-      if (after) {
-        query = query.where(({ eb, refTuple, tuple }) =>
-          eb(refTuple("created_at", "user_id"), "<", tuple(after[0], after[1])),
-        );
-      }
-      return (await query.execute()).map(toUser);
+      const page = await userList.page(query, request, request.pageSize || 100, [tenantId, status]);
+      return { ...page, items: page.items.map(toUser) };
     },
     /** Writes a user that was read in this transaction. */
     async update(user: User): Promise<void> {
       const version = Number(user.etag) + 1;
       await queries
         .updateTable("users")
-        .set({ email: user.email, status: user.status, version, message: toBinary(UserSchema, user) })
+        .set({ ...columnsOf(user), version, message: toBinary(UserSchema, user) })
         .where("tenant_id", "=", tenantId)
         .where("user_id", "=", user.id)
         .execute();

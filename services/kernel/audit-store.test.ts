@@ -1,8 +1,16 @@
 import { sql } from "kysely";
 import { beforeAll, expect, it } from "vitest";
 import { onEachEngine } from "#test/support/databases.ts";
-import { type AuditEntry, appendAudit, auditMigrations, auditOf, pruneAudit } from "./audit-store.ts";
+import {
+  type AuditEntry,
+  type AuditFilter,
+  appendAudit,
+  auditMigrations,
+  auditOf,
+  pruneAudit,
+} from "./audit-store.ts";
 import type { Database } from "./database.ts";
+import type { ListRequest } from "./list/list.ts";
 import { migrate } from "./migrate.ts";
 import { replayMigrations } from "./replay.ts";
 
@@ -32,9 +40,8 @@ const everything = {
   failed: undefined,
   fromMs: undefined,
   toMs: undefined,
-  before: undefined,
-  limit: 1000,
 };
+const first = { page: 0, pageToken: "", sort: "", filter: "" };
 
 onEachEngine((test) => {
   let database: Database;
@@ -42,7 +49,8 @@ onEachEngine((test) => {
   const newTenant = () => `tenant-${count++}`;
   const append = (tenant: string, row: Partial<AuditEntry> = {}) =>
     database.write((queries) => appendAudit(queries, tenant, { ...entry, ...row }));
-  const rows = (tenant: string) => auditOf(tenant, database.read).list(everything);
+  const rows = async (tenant: string) =>
+    (await auditOf(tenant, database.read).list(everything, first, 1000)).items;
   const verify = (tenant: string) => auditOf(tenant, database.read).verify();
   /** Runs a statement as somebody with a SQL prompt would. */
   const run = (statement: string) => database.write((queries) => sql.raw(statement).execute(queries));
@@ -115,8 +123,10 @@ onEachEngine((test) => {
     await append(tenant, { code: "NOT_FOUND", reason: "JOB_NOT_FOUND", resource_type: "shares" });
     await append(tenant);
     const log = auditOf(tenant, database.read);
-    const found = async (filter: Partial<Parameters<typeof log.list>[0]>) =>
-      (await log.list({ ...everything, ...filter })).map(({ sequence }) => sequence);
+    const found = async (filter: Partial<AuditFilter>, request: Partial<ListRequest> = {}, size = 1000) =>
+      (await log.list({ ...everything, ...filter }, { ...first, ...request }, size)).items.map(
+        ({ sequence }) => sequence,
+      );
     expect(await found({ actor: "key-2" })).toEqual([1]);
     expect(await found({ action: "CreateJob" })).toEqual([3, 2]);
     expect(await found({ resourceType: "shares" })).toEqual([2]);
@@ -124,8 +134,12 @@ onEachEngine((test) => {
     expect(await found({ requestId: "r2" })).toEqual([1]);
     expect(await found({ failed: true })).toEqual([2]);
     expect(await found({ failed: false })).toEqual([3, 1]);
-    expect(await found({ limit: 2 })).toEqual([3, 2]);
-    expect(await found({ before: 2 })).toEqual([1]);
+    const { nextPageToken: pageToken } = await log.list(everything, first, 2);
+    expect(await found({}, {}, 2)).toEqual([3, 2]);
+    expect(await found({}, { pageToken }, 2)).toEqual([1]);
+    await expect(found({ actor: "key-1" }, { pageToken })).rejects.toThrow();
+    expect(await found({ failed: false }, { sort: "action" })).toEqual([3, 1]);
+    expect(await found({ failed: false }, { sort: "-action", filter: '{"sequence":{"gt":1}}' })).toEqual([3]);
     const [last] = await rows(tenant);
     const at = last?.occurred_at ?? 0;
     expect(await found({ fromMs: at + 1 })).toEqual([]);

@@ -1,7 +1,10 @@
 import { createHash } from "node:crypto";
 import { type Selectable, sql } from "kysely";
+import { AuditLogSchema } from "#gen/portolan/identity/v1/audit_log_pb.js";
+import { ListAuditLogsRequestSchema } from "#gen/portolan/identity/v1/audit_log_service_pb.js";
 import type { Database, Queries } from "./database.ts";
 import { newId } from "./ids.ts";
+import { defineList, type ListRequest, type Page } from "./list/list.ts";
 import type { Migration } from "./migrate.ts";
 
 interface AuditRow {
@@ -107,7 +110,42 @@ export const auditMigrations: Migration[] = [
         .execute();
     },
   },
+  {
+    name: "kernel/0004-audit-lists",
+    async up(queries, types) {
+      // Only what the rows already hold can be listed by: none can be given a further column's value.
+      const texts = ["actor", "action", "resource_type", "resource_id", "request_id", "reason"] as const;
+      await types.retype(queries, "audit_logs", texts);
+      for (const column of ["action", "resource_id", "reason"] as const) {
+        await queries.schema
+          .createIndex(`audit_logs_by_${column}`)
+          .on("audit_logs")
+          .columns(["tenant_id", column, "sequence"])
+          .execute();
+      }
+    },
+  },
 ];
+
+/** The audit log of a tenant. */
+export const auditList = defineList({
+  request: ListAuditLogsRequestSchema,
+  message: AuditLogSchema,
+  table: "audit_logs",
+  scope: ["tenant_id"],
+  columns: {
+    occurred_at: "occurred_at",
+    actor: "actor",
+    action: "action",
+    resource_type: "resource_type",
+    resource_id: "resource_id",
+    request_id: "request_id",
+    reason: "reason",
+    sequence: "sequence",
+  },
+  id: "sequence",
+  sort: "-sequence",
+});
 
 const refusal = "audit_logs is append-only";
 
@@ -176,7 +214,7 @@ export async function appendAudit(queries: Queries, tenantId: string, entry: Aud
     .execute();
 }
 
-/** Which rows a list wants, newest first; empty and zero mean any. */
+/** Which rows a list wants beside what its filter says; empty means any. */
 export interface AuditFilter {
   readonly actor: string;
   readonly action: string;
@@ -189,32 +227,32 @@ export interface AuditFilter {
   readonly fromMs: number | undefined;
   /** Before this moment, in Unix milliseconds. */
   readonly toMs: number | undefined;
-  /** Before the row with this sequence. */
-  readonly before: number | undefined;
-  readonly limit: number;
 }
 
 /** The audit log of one tenant. It can be read and appended to, nothing else. */
 export function auditOf(tenantId: string, queries: Queries) {
   const rows = () => queries.selectFrom("audit_logs").selectAll().where("tenant_id", "=", tenantId);
   return {
-    list(filter: AuditFilter): Promise<StoredAudit[]> {
-      const { fromMs, toMs, before, failed } = filter;
-      let query = rows().orderBy("sequence", "desc").limit(filter.limit);
+    /**
+     * A page of rows, newest first unless the request says otherwise.
+     * @param size most rows of the page
+     * @throws INVALID_FILTER, INVALID_SORT, INVALID_PAGE_TOKEN
+     */
+    list(filter: AuditFilter, request: ListRequest, size: number): Promise<Page<StoredAudit>> {
+      const { fromMs, toMs, failed } = filter;
+      let query = rows();
       if (filter.actor) query = query.where("actor", "=", filter.actor);
       if (filter.action) query = query.where("action", "=", filter.action);
       if (filter.resourceType) query = query.where("resource_type", "=", filter.resourceType);
       if (filter.resourceIds.length > 0) query = query.where("resource_id", "in", filter.resourceIds);
       if (filter.requestId) query = query.where("request_id", "=", filter.requestId);
       if (failed !== undefined) query = query.where("code", failed ? "!=" : "=", "");
-      if (before !== undefined) query = query.where("sequence", "<", before);
       if (fromMs !== undefined) query = query.where("occurred_at", ">=", fromMs);
       if (toMs !== undefined) query = query.where("occurred_at", "<", toMs);
       // Times never go back within a tenant, so this is the same order, by the index that fits.
-      if (fromMs !== undefined || toMs !== undefined) {
-        query = query.clearOrderBy().orderBy("occurred_at", "desc").orderBy("sequence", "desc");
-      }
-      return query.execute();
+      const isTimed = fromMs !== undefined || toMs !== undefined;
+      const sort = request.sort || (isTimed ? "-occurred_at" : "");
+      return auditList.page(query, { ...request, sort }, size, [tenantId, JSON.stringify(filter)]);
     },
 
     /** Recomputes the chain, oldest row first; `broken` is the first sequence that does not hold. */

@@ -1,7 +1,13 @@
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type Client, ConnectError } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BadRequestSchema } from "#gen/google/rpc/error_details_pb.js";
 import { ApiKeyService } from "#gen/portolan/identity/v1/api_key_service_pb.js";
+import { AuditLogService } from "#gen/portolan/identity/v1/audit_log_service_pb.js";
+import { TenantStatus } from "#gen/portolan/identity/v1/tenant_pb.js";
+import { TenantService } from "#gen/portolan/identity/v1/tenant_service_pb.js";
+import { UserStatus } from "#gen/portolan/identity/v1/user_pb.js";
+import { UserService } from "#gen/portolan/identity/v1/user_service_pb.js";
 import { JobService } from "#gen/portolan/jobs/v1/job_service_pb.js";
 import { Role } from "#gen/portolan/options/v1/policy_pb.js";
 import { ShareService } from "#gen/portolan/shares/v1/share_service_pb.js";
@@ -248,6 +254,151 @@ onEachEngine((database) => {
       filter: `{"sequence":{"gt":${sequences[0]}}}`,
     });
     expect(after.count).toBe(2);
+  });
+
+  it("tells over REST of the next page and of the total in headers, also of a bare array", async () => {
+    const { secret } = await server.newKey(Role.ADMIN, { tenantId: "linked" });
+    const keys = server.client(ApiKeyService, secret);
+    for (const name of ["a & b", "c", "d", "e"]) await keys.createApiKey({ name, role: Role.PILOT });
+    const first =
+      "/api/v1/api-keys?page=1&per_page=2&sort=name&filter[role]=pilot&filter[name][ne]=d&fields=name";
+    const read = async (path: string) => {
+      const { status, json, headers } = await server.rest("GET", path, { apiKey: secret });
+      expect(status).toBe(200);
+      const [, next = ""] = /^<(.*)>; rel="next"$/.exec(headers.get("link") ?? "") ?? [];
+      return { json, next, total: headers.get("x-total-count"), link: headers.get("link") };
+    };
+    const one = await read(first);
+    expect([one.json, one.total]).toEqual([[{ name: "a & b" }, { name: "c" }], "3"]);
+    const two = await read(one.next);
+    expect([two.json, two.total, two.link]).toEqual([[{ name: "e" }], null, null]);
+    expect((await read("/api/v1/api-keys?page=7")).total).toBe("5");
+    const listed = await read("/api/v1/audit-logs?page=1&limit=2");
+    expect([listed.total, new URLSearchParams(listed.next.split("?")[1]).get("page_token")]).toEqual([
+      String(listed.json.pageInfo.totalItems),
+      listed.json.nextPageToken,
+    ]);
+    expect((await read("/api/v1/tenants/linked")).link).toBeNull();
+  });
+
+  it("lists the audit log by the same rules, beside its plain fields", async () => {
+    const { secret } = await server.newKey(Role.ADMIN, { tenantId: "audit-lists" });
+    const users = server.client(UserService, secret);
+    const logs = server.client(AuditLogService, secret);
+    const { user } = await users.createUser({ email: "a@example.com", name: "A" });
+    const { id: resourceId = "" } = user ?? {};
+    await users.updateUser({ id: resourceId, name: "B" });
+    await expectReason(users.createUser({ email: "a@example.com", name: "C" }), "USER_EXISTS");
+    await users.deleteUser({ id: resourceId });
+    const actions = async (request: object) =>
+      (await logs.listAuditLogs(request)).auditLogs.map(({ action }) => action);
+    expect(await actions({})).toEqual(["DeleteUser", "CreateUser", "UpdateUser", "CreateUser"]);
+    expect(await actions({ sort: "action" })).toEqual([
+      "CreateUser",
+      "CreateUser",
+      "DeleteUser",
+      "UpdateUser",
+    ]);
+    expect(await actions({ filter: '{"action":{"prefix":"Create"},"reason":{"ne":""}}' })).toEqual([
+      "CreateUser",
+    ]);
+    const start = timestampFromMs(0);
+    const end = timestampFromMs(Date.now() + 60_000);
+    expect(await actions({ resourceId, startTime: start, endTime: end, sort: "sequence" })).toEqual([
+      "CreateUser",
+      "UpdateUser",
+      "DeleteUser",
+    ]);
+    expect(await actions({ resourceId, endTime: start })).toEqual([]);
+
+    const path = "/api/v1/audit-logs";
+    const read = async (query: string) =>
+      (await server.rest("GET", `${path}?${query}`, { apiKey: secret })).json;
+    const page = await read(
+      `outcome=SUCCEEDED&filter[resourceId]=${resourceId}&page=2&limit=2&fields=action`,
+    );
+    expect(page.auditLogs).toEqual([{ action: "CreateUser" }]);
+    expect(page.pageInfo).toMatchObject({ page: 2, totalItems: 3, totalPages: 2, hasNext: false });
+    // By token, in an order of its own and in that of the times, through all rows.
+    for (const query of ["sort=-action,occurredAt&", "startTime=2020-01-01T00:00:00Z&"]) {
+      const sequences: string[] = [];
+      for (let token: string | undefined = ""; token !== undefined; ) {
+        const { auditLogs, nextPageToken } = await read(`${query}limit=1&pageToken=${token}`);
+        sequences.push(...auditLogs.map(({ sequence }: { sequence: string }) => sequence));
+        token = nextPageToken || undefined;
+      }
+      expect(sequences).toEqual(query.startsWith("sort") ? ["2", "4", "1", "3"] : ["4", "3", "2", "1"]);
+    }
+    const { nextPageToken: pageToken } = await logs.listAuditLogs({ pageSize: 1, action: "CreateUser" });
+    await expectReason(logs.listAuditLogs({ pageSize: 1, pageToken }), "INVALID_PAGE_TOKEN");
+    await expectReason(logs.listAuditLogs({ filter: '{"hash":""}' }), "INVALID_FILTER");
+    await expectReason(logs.listAuditLogs({ sort: "digestBefore" }), "INVALID_SORT");
+    expect((await logs.verifyAuditLogs({})).valid).toBe(true);
+  });
+
+  it("lists tenants by the same rules, to others than the first only their own", async () => {
+    const tenants = server.client(TenantService, server.admin);
+    for (const [id, name] of [
+      ["list-a", "Zebra survey"],
+      ["list-b", "Yak Survey"],
+      ["list-c", "Other"],
+    ] as const)
+      await tenants.createTenant({ id, name });
+    await tenants.suspendTenant({ id: "list-b", reason: "unpaid" });
+    const ids = async (request: object) => (await tenants.listTenants(request)).tenants.map(({ id }) => id);
+    const surveys = '{"name":{"contains":"survey"}}';
+    expect(await ids({ filter: surveys })).toEqual(["list-a", "list-b"]);
+    expect(await ids({ filter: surveys, sort: "name" })).toEqual(["list-b", "list-a"]);
+    expect(await ids({ filter: surveys, status: TenantStatus.ACTIVE })).toEqual(["list-a"]);
+    expect(await ids({ filter: '{"id":{"prefix":"list-"},"suspendedAt":null}', sort: "-id" })).toEqual([
+      "list-c",
+      "list-a",
+    ]);
+    const {
+      pageInfo,
+      nextPageToken,
+      tenants: some,
+    } = await tenants.listTenants({
+      filter: surveys,
+      sort: "-suspended_at",
+      page: 1,
+      pageSize: 1,
+      fields: { paths: ["id"] },
+    });
+    expect([pageInfo?.totalItems, some.map(({ id, name }) => id + name)]).toEqual([2, ["list-b"]]);
+    const next = { filter: surveys, sort: "-suspended_at", pageToken: nextPageToken };
+    expect(await ids(next)).toEqual(["list-a"]);
+    const mine = server.client(TenantService, apiKey);
+    expect((await mine.listTenants({ page: 1 })).pageInfo?.totalItems).toBe(1);
+    await expectReason(mine.listTenants(next), "INVALID_PAGE_TOKEN");
+  });
+
+  it("lists users by the same rules", async () => {
+    const { secret } = await server.newKey(Role.ADMIN, { tenantId: "user-lists" });
+    const users = server.client(UserService, secret);
+    const made: string[] = [];
+    for (const [email, name] of [
+      ["c@example.com", "ann"],
+      ["B@example.com", "Bob"],
+      ["a@example.org", "cleo"],
+    ] as const)
+      made.push((await users.createUser({ email, name })).user?.id ?? "");
+    await users.updateUser({ id: made[1] ?? "", name: "zoe", status: UserStatus.DISABLED });
+    const names = async (request: object) => (await users.listUsers(request)).users.map(({ name }) => name);
+    expect(await names({})).toEqual(["cleo", "zoe", "ann"]);
+    expect(await names({ sort: "email" })).toEqual(["cleo", "zoe", "ann"]);
+    expect(await names({ sort: "-name", filter: '{"email":{"contains":"EXAMPLE.COM"}}' })).toEqual([
+      "zoe",
+      "ann",
+    ]);
+    expect(await names({ filter: '{"status":"DISABLED"}' })).toEqual(["zoe"]);
+    expect(await names({ status: UserStatus.ACTIVE, sort: "name" })).toEqual(["ann", "cleo"]);
+    expect((await names({ sort: "-updatedAt,-status", pageSize: 1 }))[0]).toBe("zoe");
+    const { json } = await server.rest("GET", "/api/v1/users?fields=name&sort=name&page=2&limit=2", {
+      apiKey: secret,
+    });
+    expect([json.users, json.pageInfo.totalItems]).toEqual([[{ name: "zoe" }], 3]);
+    await expectReason(users.listUsers({ sort: "roles" }), "INVALID_SORT");
   });
 
   describe("an etag", () => {

@@ -4,8 +4,9 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { AuditLog, AuditOutcome } from "./audit_log_pb.js";
+import type { PageInfo } from "../../common/v1/page_pb.js";
 
 /**
  * Describes the file portolan/identity/v1/audit_log_service.proto.
@@ -87,6 +88,37 @@ export declare type ListAuditLogsRequest = Message<"portolan.identity.v1.ListAud
    * @generated from field: string request_id = 10;
    */
   requestId: string;
+
+  /**
+   * Number of the page, from 1 to 10000, instead of `page_token`; 0 means by token. The response
+   * then has `page_info` with totals.
+   *
+   * @generated from field: int32 page = 11;
+   */
+  page: number;
+
+  /**
+   * Order: field names separated by commas, `-` before one for descending, for example
+   * `action,-occurredAt`; up to 4 fields and 200 characters. Fails with INVALID_SORT.
+   *
+   * @generated from field: string sort = 12;
+   */
+  sort: string;
+
+  /**
+   * Only rows that this JSON expression holds for, up to 4096 characters, for example
+   * `{"action":{"prefix":"Delete"}}`. Fails with INVALID_FILTER.
+   *
+   * @generated from field: string filter = 13;
+   */
+  filter: string;
+
+  /**
+   * Only these fields of each row; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 14;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -114,6 +146,13 @@ export declare type ListAuditLogsResponse = Message<"portolan.identity.v1.ListAu
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
+
+  /**
+   * Where the page stands, if the request gave a page number.
+   *
+   * @generated from field: portolan.common.v1.PageInfo page_info = 3;
+   */
+  pageInfo?: PageInfo | undefined;
 };
 
 /**
@@ -185,7 +224,7 @@ export declare const VerifyAuditLogsResponseSchema: GenMessage<VerifyAuditLogsRe
  */
 export declare const AuditLogService: GenService<{
   /**
-   * Lists rows, newest first. Filters combine with and.
+   * Lists rows, newest first unless `sort` says otherwise. What is given to choose by must all hold.
    *
    * @generated from rpc portolan.identity.v1.AuditLogService.ListAuditLogs
    */

@@ -5,6 +5,8 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Tenant, TenantStatus } from "./tenant_pb.js";
+import type { FieldMask } from "@bufbuild/protobuf/wkt";
+import type { PageInfo } from "../../common/v1/page_pb.js";
 
 /**
  * Describes the file portolan/identity/v1/tenant_service.proto.
@@ -91,6 +93,37 @@ export declare type ListTenantsRequest = Message<"portolan.identity.v1.ListTenan
    * @generated from field: portolan.identity.v1.TenantStatus status = 3;
    */
   status: TenantStatus;
+
+  /**
+   * Number of the page, from 1 to 10000, instead of `page_token`; 0 means by token. The response
+   * then has `page_info` with totals.
+   *
+   * @generated from field: int32 page = 4;
+   */
+  page: number;
+
+  /**
+   * Order: field names separated by commas, `-` before one for descending, for example
+   * `-createdAt`; up to 4 fields and 200 characters. Fails with INVALID_SORT.
+   *
+   * @generated from field: string sort = 5;
+   */
+  sort: string;
+
+  /**
+   * Only tenants that this JSON expression holds for, up to 4096 characters, for example
+   * `{"name":{"contains":"survey"}}`. Fails with INVALID_FILTER.
+   *
+   * @generated from field: string filter = 6;
+   */
+  filter: string;
+
+  /**
+   * Only these fields of each tenant; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 7;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -118,6 +151,13 @@ export declare type ListTenantsResponse = Message<"portolan.identity.v1.ListTena
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
+
+  /**
+   * Where the page stands, if the request gave a page number.
+   *
+   * @generated from field: portolan.common.v1.PageInfo page_info = 3;
+   */
+  pageInfo?: PageInfo | undefined;
 };
 
 /**
@@ -361,7 +401,7 @@ export declare const TenantService: GenService<{
     output: typeof CreateTenantResponseSchema;
   },
   /**
-   * Lists tenants by id, deleted ones left out.
+   * Lists tenants by id unless `sort` says otherwise, deleted ones left out.
    *
    * @generated from rpc portolan.identity.v1.TenantService.ListTenants
    */

@@ -6,6 +6,8 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import type { Message } from "@bufbuild/protobuf";
 import type { Role } from "../../options/v1/policy_pb.js";
 import type { User, UserStatus } from "./user_pb.js";
+import type { FieldMask } from "@bufbuild/protobuf/wkt";
+import type { PageInfo } from "../../common/v1/page_pb.js";
 
 /**
  * Describes the file portolan/identity/v1/user_service.proto.
@@ -99,6 +101,37 @@ export declare type ListUsersRequest = Message<"portolan.identity.v1.ListUsersRe
    * @generated from field: portolan.identity.v1.UserStatus status = 3;
    */
   status: UserStatus;
+
+  /**
+   * Number of the page, from 1 to 10000, instead of `page_token`; 0 means by token. The response
+   * then has `page_info` with totals.
+   *
+   * @generated from field: int32 page = 4;
+   */
+  page: number;
+
+  /**
+   * Order: field names separated by commas, `-` before one for descending, for example
+   * `email`; up to 4 fields and 200 characters. Fails with INVALID_SORT.
+   *
+   * @generated from field: string sort = 5;
+   */
+  sort: string;
+
+  /**
+   * Only users that this JSON expression holds for, up to 4096 characters, for example
+   * `{"email":{"contains":"@example.com"}}`. Fails with INVALID_FILTER.
+   *
+   * @generated from field: string filter = 6;
+   */
+  filter: string;
+
+  /**
+   * Only these fields of each user; unset means all. Up to 64. Fails with INVALID_FIELD_MASK.
+   *
+   * @generated from field: google.protobuf.FieldMask fields = 7;
+   */
+  fields?: FieldMask | undefined;
 };
 
 /**
@@ -126,6 +159,13 @@ export declare type ListUsersResponse = Message<"portolan.identity.v1.ListUsersR
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
+
+  /**
+   * Where the page stands, if the request gave a page number.
+   *
+   * @generated from field: portolan.common.v1.PageInfo page_info = 3;
+   */
+  pageInfo?: PageInfo | undefined;
 };
 
 /**
@@ -301,7 +341,7 @@ export declare const UserService: GenService<{
     output: typeof CreateUserResponseSchema;
   },
   /**
-   * Lists users, newest first.
+   * Lists users, newest first unless `sort` says otherwise.
    *
    * @generated from rpc portolan.identity.v1.UserService.ListUsers
    */
