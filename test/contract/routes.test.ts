@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { adminKey, startTestServer, type TestServer } from "#test/support/gateway.ts";
 import { type OpenApi, readOpenApi } from "#test/support/openapi.ts";
@@ -37,12 +40,17 @@ const pages = ["/api/v1/openapi", "/openapi.json", "/asyncapi.json", "/docs", "/
 
 const unnamed = (path: string) => path.replaceAll(/\{[^}]*\}/g, "{}");
 
+let folder: string;
 let server: TestServer;
 let openApi: OpenApi;
 let shareCode: string;
 
 beforeAll(async () => {
-  server = await startTestServer();
+  // So many knocks at once are more than callers without a key are let make.
+  folder = mkdtempSync(join(tmpdir(), "portolan-plans-"));
+  const plans = join(folder, "plans.json");
+  writeFileSync(plans, JSON.stringify({ anonymous: { requests: 100_000, per: "second" } }));
+  server = await startTestServer({ PORTOLAN_PLANS: plans });
   openApi = readOpenApi(await (await fetch(`${server.url}/openapi.json`)).json());
   const headers = { "content-type": "application/json", "x-api-key": adminKey };
   const post = async (path: string, body: unknown) => {
@@ -53,7 +61,10 @@ beforeAll(async () => {
   const made = await post("/v3/streams/share", { deviceGroupId: "dock", role: "VIEWER", timeout: 5 });
   shareCode = made.share.shareCode;
 });
-afterAll(() => server.stop());
+afterAll(async () => {
+  await server.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
 
 /** The status of a call without credentials: guarded routes answer 401, and those for a share its own. */
 async function knock(method: string, path: string): Promise<number> {
